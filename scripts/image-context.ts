@@ -1,0 +1,42 @@
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { contextArchive, withLf, type ContextFile, type ImageContext } from '../components/image-context.ts';
+import { AGENT_ENTRY, bundleAgent } from './bundle-agent.ts';
+
+/** What the Dockerfile copies, besides the bundle; read from `agent/`. */
+const STATIC_FILES = ['Dockerfile', 'fetch-jellyroller.mjs'] as const;
+
+/** The files of the image context, bundle included. */
+export async function contextFiles(projectDir: string, entry: string = AGENT_ENTRY): Promise<ContextFile[]> {
+  const bundle = { name: 'agent.mjs', content: await bundleAgent(projectDir, entry) };
+  const files = STATIC_FILES.map((name) => ({
+    name,
+    content: readFileSync(join(projectDir, 'agent', name), 'utf8'),
+  }));
+  return [...files, bundle];
+}
+
+/**
+ * Bundles the agent and lays the context down under `dist/`: the archive for ACR, the folder for a local builder.
+ * Always from the sources: a stale `dist/agent.mjs` would deploy an old agent under a name that says it is current.
+ *
+ * Paths come back relative to the project: they end up in the state, which other machines share.
+ */
+export async function writeImageContext(
+  projectDir: string,
+  entry: string = AGENT_ENTRY,
+): Promise<ImageContext> {
+  const files = await contextFiles(projectDir, entry);
+  const { archive, hash } = contextArchive(files);
+  const directory = join(projectDir, 'dist', 'image');
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true });
+  for (const { name, content } of files) {
+    writeFileSync(join(directory, name), withLf(content));
+    // docker-build hashes mode bits, and those follow the umask of whoever ran this (pulumi-docker-build#979).
+    chmodSync(join(directory, name), 0o644);
+  }
+  const archiveFile = join(projectDir, 'dist', 'image-context.tar.gz');
+  writeFileSync(archiveFile, archive);
+  return { hash, archiveFile: relative(projectDir, archiveFile), directory: relative(projectDir, directory) };
+}
