@@ -1,5 +1,5 @@
-import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { contextArchive, withLf, type ContextFile, type ImageContext } from '../components/image-context.ts';
 import { AGENT_ENTRY, bundleAgent } from './bundle-agent.ts';
 
@@ -28,15 +28,19 @@ export async function writeImageContext(
 ): Promise<ImageContext> {
   const files = await contextFiles(projectDir, entry);
   const { archive, hash } = contextArchive(files);
-  const directory = join(projectDir, 'dist', 'image');
-  rmSync(directory, { recursive: true, force: true });
-  mkdirSync(directory, { recursive: true });
-  for (const { name, content } of files) {
-    writeFileSync(join(directory, name), withLf(content));
-    // docker-build hashes mode bits, and those follow the umask of whoever ran this (pulumi-docker-build#979).
-    chmodSync(join(directory, name), 0o644);
-  }
-  const archiveFile = join(projectDir, 'dist', 'image-context.tar.gz');
-  writeFileSync(archiveFile, archive);
-  return { hash, archiveFile: relative(projectDir, archiveFile), directory: relative(projectDir, directory) };
+  // Named by content and moved into place: two programs at once (a preview beside the tests) write the same bytes.
+  const directory = join('dist', 'image', hash);
+  const archiveFile = `${directory}.tar.gz`;
+  mkdirSync(join(projectDir, directory), { recursive: true });
+  for (const { name, content } of files) publish(join(projectDir, directory, name), withLf(content));
+  publish(join(projectDir, archiveFile), archive);
+  return { hash, archiveFile, directory };
+}
+
+function publish(file: string, content: string | Buffer): void {
+  const temporary = `${file}.${String(process.pid)}`;
+  writeFileSync(temporary, content);
+  // docker-build hashes mode bits, and those follow the umask of whoever ran this (pulumi-docker-build#979).
+  chmodSync(temporary, 0o644);
+  renameSync(temporary, file);
 }

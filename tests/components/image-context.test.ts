@@ -104,7 +104,7 @@ describe('the image context of two clean checkouts', () => {
       },
     );
     expect(hash.trim()).toMatch(/^[0-9a-f]{64}$/);
-    return readFileSync(join(dir, 'dist', 'image-context.tar.gz'));
+    return readFileSync(join(dir, 'dist', 'image', `${hash.trim()}.tar.gz`));
   }
 
   it('is byte for byte the same, whatever the umask, the path, the line ends and the clock', () => {
