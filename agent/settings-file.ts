@@ -63,7 +63,7 @@ export function unsupportedDatabaseReason(databaseXml: Uint8Array): string | und
   const type = childrenOfRoot(databaseXml)?.get('DatabaseType')?.trim() ?? '';
   if (type !== '' && type !== 'Jellyfin-SQLite') return `DatabaseType is ${type}, not Jellyfin-SQLite`;
   const text = new TextDecoder().decode(databaseXml).replace(/\s+/g, ' ');
-  if (/locking_?mode[^A-Za-z]+(?:<\/?\w+>[^A-Za-z]*)*EXCLUSIVE/i.test(text)) {
+  if (/locking_?mode(?:\s|<[^>]*>|[="'])*EXCLUSIVE/i.test(text)) {
     return 'lockingmode is EXCLUSIVE, so no other process may read the database';
   }
   return undefined;
