@@ -137,7 +137,7 @@ export const HEALTH_PATH = '/health';
 /** How an image of the agent is started; the command is the container's `args`. */
 export const AGENT_BUNDLE = '/app/agent.mjs';
 
-/** What the log alert looks for: the agent must say these, word for word (`msg` of a JSON line). */
+/** What the log alert looks for: part of the `msg` of a JSON line, word for word. */
 export const LOG_MESSAGE = {
   /** Part of the message of every stored backup; the client's health line. */
   backupStored: 'last_backup_utc=',

@@ -1,5 +1,5 @@
 /** Pure: the commands that a person needs next, with the names filled in. */
-import { AGENT_BUNDLE, CONTAINER, MOUNT } from '../agent/contract.ts';
+import { AGENT_BUNDLE, CONTAINER } from '../agent/contract.ts';
 
 export interface CommandNames {
   readonly resourceGroup: string;
@@ -24,7 +24,8 @@ export function operatorCommands({
     restoreLogs: `az containerapp logs show ${target} --container ${CONTAINER.restore} --tail 100`,
     status: agent('status'),
     listBackups: agent('list'),
-    inspectBackup: agent(`restore --from NAME --to ${MOUNT.data}/inspect --dry-run`),
+    verifyBackup: agent('verify NAME'),
+    restoreOne: agent('restore --from NAME --to /tmp/restored'),
     restartReplica: `az containerapp revision restart ${target} --revision $(az containerapp show ${target} --query properties.latestRevisionName -o tsv)`,
     uploadFilms: `az storage file upload-batch --account-name ${mediaAccount} --destination ${mediaShare} --source ./films`,
     adminPassword: 'npx pulumi stack output adminPassword --show-secrets',

@@ -1,14 +1,14 @@
 import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { contextArchive, withLf, type ContextFile, type ImageContext } from '../components/image-context.ts';
-import { AGENT_ENTRY, bundleAgent } from './bundle-agent.ts';
+import { AGENT_ENTRY, agentBundle } from './bundle-agent.ts';
 
 /** What the Dockerfile copies, besides the bundle; read from `agent/`. */
 const STATIC_FILES = ['Dockerfile', 'fetch-jellyroller.mjs'] as const;
 
 /** The files of the image context, bundle included. */
 export async function contextFiles(projectDir: string, entry: string = AGENT_ENTRY): Promise<ContextFile[]> {
-  const bundle = { name: 'agent.mjs', content: await bundleAgent(projectDir, entry) };
+  const bundle = { name: 'agent.mjs', content: await agentBundle(projectDir, entry) };
   const files = STATIC_FILES.map((name) => ({
     name,
     content: readFileSync(join(projectDir, 'agent', name), 'utf8'),

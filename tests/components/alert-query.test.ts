@@ -47,7 +47,7 @@ describe('operatorCommands', () => {
   const commands = operatorCommands({ resourceGroup: 'rg', app: 'ca', mediaAccount: 'm', mediaShare: 's' });
   it('has a line for logs, for the list of backups and for one of them', () => {
     expect(Object.keys(commands)).toEqual(
-      expect.arrayContaining(['backupLogs', 'restoreLogs', 'listBackups', 'status']),
+      expect.arrayContaining(['backupLogs', 'restoreLogs', 'listBackups', 'restoreOne', 'status']),
     );
     expect(commands['listBackups']).toBe(
       'az containerapp exec --name ca --resource-group rg --container backup-agent --command "node /app/agent.mjs list"',

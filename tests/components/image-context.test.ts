@@ -110,7 +110,8 @@ describe('the image context of two clean checkouts', () => {
   it('is byte for byte the same, whatever the umask, the path, the line ends and the clock', () => {
     const one = checkout('one', '022');
     const two = checkout('two-two', '077');
-    for (const file of ['Dockerfile', 'fetch-jellyroller.mjs', 'contract.ts', 'main.ts']) {
+    for (const file of readdirSync(join(two, 'agent'), { recursive: true, encoding: 'utf8' })) {
+      if (!/Dockerfile$|\.m?ts$|\.mjs$/.test(file)) continue;
       const path = join(two, 'agent', file);
       writeFileSync(path, readFileSync(path, 'utf8').replaceAll('\n', '\r\n'));
     }

@@ -1,0 +1,324 @@
+import { collapseReason, type Counts } from './checks.ts';
+import { readCatalog, type Catalog, type StoredBackup } from './catalog.ts';
+import type { RetentionPolicy } from './config.ts';
+import { lineOf, readEpoch, reassertEpoch, recordRestored, takeEpoch, type EpochState } from './epoch.ts';
+import { AgentError } from './errors.ts';
+import { errorFields, type Logger } from './log.ts';
+import type { Clock, Disk } from './ports.ts';
+import type { Profile } from './profile.ts';
+import { publish, type PublishDeps, type PublishedBackup } from './publish.ts';
+import { decideRetention } from './retention.ts';
+import type { Snapshotter } from './snapshot.ts';
+import { readMarker, writeMarker, type VolumeMarker } from './volume.ts';
+
+export interface LineDeps extends PublishDeps {
+  clock: Clock;
+  disk: Disk;
+  log: Logger;
+  profile: Profile;
+  snapshotter: Snapshotter;
+  holder: string;
+}
+
+export interface LineOptions {
+  dataDir: string;
+  retention: RetentionPolicy;
+}
+
+export interface ServerIdentity {
+  version: string | undefined;
+  serverId: string | undefined;
+}
+
+export type BackupOutcome =
+  | { kind: 'unconfigured'; why: string; mark?: undefined }
+  | { kind: 'unchanged'; mark: string }
+  | { kind: 'published'; mark: string; backup: PublishedBackup }
+  /** Stored, but not what the next start restores. */
+  | {
+      kind: 'beside_line';
+      mark: string;
+      backup: PublishedBackup;
+      placement: 'tail' | 'quarantine';
+      reason: string;
+    };
+
+interface Position {
+  epoch: number;
+  nextSequence: number;
+  /** Of the newest backup on the line, whoever made it. */
+  counts: Partial<Counts> | undefined;
+}
+
+class FencedError extends Error {
+  override readonly name = 'FencedError';
+}
+
+const countOf = (value: string | undefined) => (value === undefined ? undefined : Number(value));
+
+function countsOf(newest: StoredBackup | undefined): Partial<Counts> | undefined {
+  const users = countOf(newest?.item.metadata['users']);
+  const items = countOf(newest?.item.metadata['items']);
+  if (newest === undefined) return undefined;
+  return { ...(users === undefined ? {} : { users }), ...(items === undefined ? {} : { items }) };
+}
+
+/** The sidecar's place on the line: publishes in the epoch that its volume was restored under, and in no other. */
+export class BackupLine {
+  readonly #deps: LineDeps;
+  readonly #options: LineOptions;
+  #position: Position | undefined;
+  #isFenced = false;
+  #lastDigest: string | undefined;
+  #lastName: string | undefined;
+  #lastTail: string | undefined;
+
+  constructor(deps: LineDeps, options: LineOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** The blob with the state that was stored last: what a clean stop is recorded on. */
+  get lastStored(): string | undefined {
+    return this.#lastName;
+  }
+
+  /**
+   * One backup: snapshot, checks, publish, retention.
+   * @throws AgentError When nothing was stored that had to be.
+   */
+  async backUp(server: ServerIdentity, cleanStop: boolean, signal?: AbortSignal): Promise<BackupOutcome> {
+    const { log, snapshotter } = this.#deps;
+    try {
+      const position = (this.#position ??= await this.#takePosition(signal));
+      const result = await snapshotter.take(signal);
+      if (result.kind === 'unconfigured') {
+        if (position.counts === undefined) return result;
+        throw new AgentError(
+          'source_damaged',
+          `nothing is published: ${result.why}, but the line has configured backups`,
+          {
+            hint: 'the server lost its settings; stop it and restore the newest backup',
+          },
+        );
+      }
+      const { snapshot } = result;
+      if (snapshot.treeDigest === this.#lastDigest) return { kind: 'unchanged', mark: snapshot.mark };
+      let collapse = collapseReason(this.#deps.profile, snapshot.verdict.counts, position.counts);
+      if (collapse !== undefined) {
+        // A person may have released the last quarantined one: then its counts are the measure.
+        const catalog = await readCatalog(this.#deps.store, signal);
+        position.counts = countsOf(lineOf(catalog, (await readEpoch(this.#deps.store, signal))?.state)[0]);
+        collapse = collapseReason(this.#deps.profile, snapshot.verdict.counts, position.counts);
+      }
+      const outcome = await this.#publishSomewhere(
+        position,
+        { snapshot, ...server, cleanStop },
+        collapse,
+        signal,
+      );
+      this.#lastDigest = snapshot.treeDigest;
+      this.#lastName = outcome.backup.name;
+      if (outcome.kind === 'published') {
+        position.counts = snapshot.verdict.counts;
+        await this.#retain(position, signal).catch((error: unknown) => {
+          log.warn('retention failed', errorFields(error));
+        });
+      }
+      return outcome;
+    } finally {
+      await snapshotter.discard();
+    }
+  }
+
+  /** Records on the last backup that nothing was written after it: the server had closed its database. */
+  async recordCleanStop(signal?: AbortSignal): Promise<void> {
+    const name = this.#lastName;
+    if (name === undefined) return;
+    const item = await this.#deps.store.head(name, signal);
+    if (item === undefined || item.metadata['clean_stop'] === 'true') return;
+    await this.#deps.store.setMetadata(
+      name,
+      { ...item.metadata, clean_stop: 'true' },
+      { ifMatch: item.etag },
+      signal,
+    );
+  }
+
+  async #takePosition(signal?: AbortSignal): Promise<Position> {
+    const { disk, store } = this.#deps;
+    const found = await readMarker(disk, this.#options.dataDir);
+    const catalog = await readCatalog(store, signal);
+    const marker = found === undefined ? await this.#adopt(catalog, signal) : found;
+    if (marker === 'unreadable' || marker.state !== 'complete') {
+      throw new AgentError('target_unsafe', `${this.#options.dataDir} holds a restore that did not finish`, {
+        hint: 'run `agent restore` first; an unfinished tree is never backed up',
+      });
+    }
+    const state = (await readEpoch(store, signal))?.state;
+    const own = [...catalog.line, ...catalog.tails, ...catalog.quarantined].filter(
+      (backup) => backup.epoch === marker.epoch,
+    );
+    this.#lastName ??= marker.restoredFrom?.endsWith('.tar.zst') === true ? marker.restoredFrom : undefined;
+    return {
+      epoch: marker.epoch,
+      nextSequence: Math.max(0, ...own.map((backup) => backup.sequence)) + 1,
+      counts: countsOf(lineOf(catalog, state)[0]),
+    };
+  }
+
+  /**
+   * A server that was set up before the agent came: it may become the line only where there is none. A sidecar that did not
+   * restore must not publish over backups that it does not know (facts/peers.md hazard 21).
+   */
+  async #adopt(catalog: Catalog, signal?: AbortSignal): Promise<VolumeMarker> {
+    const { clock, disk, holder, log, store } = this.#deps;
+    const existing =
+      catalog.line.length + catalog.tails.length + catalog.quarantined.length + catalog.legacy.length;
+    if (existing > 0) {
+      throw new AgentError(
+        'target_unsafe',
+        `${this.#options.dataDir} was not restored by this agent, and the store holds ${String(existing)} backups`,
+        {
+          hint: 'run `agent restore` on an empty volume; or use an empty container for this server',
+        },
+      );
+    }
+    const takenUtc = clock.now().toISOString();
+    const held = await takeEpoch(store, catalog, { holder, takenUtc }, signal);
+    await recordRestored(store, held, undefined, catalog, signal);
+    const marker: VolumeMarker = {
+      format: 1,
+      state: 'complete',
+      origin: 'adopted',
+      epoch: held.state.epoch,
+      holder,
+      restoredFrom: null,
+      writtenUtc: takenUtc,
+    };
+    await writeMarker(disk, this.#options.dataDir, marker);
+    log.info('volume adopted: the store was empty', { epoch: marker.epoch });
+    return marker;
+  }
+
+  async #publishSomewhere(
+    position: Position,
+    what: Pick<Parameters<typeof publish>[1], 'snapshot' | 'version' | 'serverId' | 'cleanStop'>,
+    collapse: string | undefined,
+    signal?: AbortSignal,
+  ): Promise<Extract<BackupOutcome, { kind: 'published' | 'beside_line' }>> {
+    const { log } = this.#deps;
+    const { mark } = what.snapshot;
+    const { epoch } = position;
+    const put = async (placement: 'line' | 'tail' | 'quarantine', reason?: string) => {
+      // Never used twice, also when an attempt fails after its commit went through: gaps in the sequence mean nothing,
+      // two blobs with one number would have to be told apart by a clock.
+      const sequence = position.nextSequence;
+      position.nextSequence += 1;
+      return publish(
+        this.#deps,
+        {
+          ...what,
+          placement,
+          epoch,
+          sequence,
+          ...(reason === undefined ? {} : { reason }),
+          beforeCommit: async (abort) => {
+            if (placement !== 'tail') await this.#requireEpoch(epoch, abort);
+          },
+        },
+        signal,
+      );
+    };
+    if (!this.#isFenced) {
+      try {
+        await this.#requireEpoch(epoch, signal);
+        const placement = collapse === undefined ? 'line' : 'quarantine';
+        const backup = await put(placement, collapse);
+        if (collapse === undefined) return { kind: 'published', mark, backup };
+        log.error('backup quarantined', {
+          backup: backup.name,
+          reason: collapse,
+          hint: `if that is as it should be: agent release ${backup.name}`,
+        });
+        return { kind: 'beside_line', mark, backup, placement: 'quarantine', reason: collapse };
+      } catch (error) {
+        if (!(error instanceof FencedError)) throw error;
+        this.#isFenced = true;
+        log.error('fenced: a newer replica has restored; what is written here is kept beside the line', {
+          epoch,
+          ...errorFields(error),
+        });
+      }
+    }
+    const reason = 'a newer replica had taken the epoch';
+    const backup = await put('tail', reason);
+    await this.#replaceTail(backup, signal);
+    log.warn('tail stored', {
+      backup: backup.name,
+      hint: `to put it on the line: agent release ${backup.name}`,
+    });
+    return { kind: 'beside_line', mark, backup, placement: 'tail', reason };
+  }
+
+  /** One tail for each fenced replica: its newest holds all of the one before. */
+  async #replaceTail(backup: PublishedBackup, signal?: AbortSignal): Promise<void> {
+    const { log, store } = this.#deps;
+    const previous = this.#lastTail;
+    this.#lastTail = backup.name;
+    if (previous === undefined) return;
+    try {
+      const item = await store.head(previous, signal);
+      if (item !== undefined) await store.remove(previous, item.etag, signal);
+    } catch (error) {
+      log.warn('superseded tail not deleted', { backup: previous, ...errorFields(error) });
+    }
+  }
+
+  /** @throws FencedError When a newer replica took the epoch. */
+  async #requireEpoch(epoch: number, signal?: AbortSignal): Promise<void> {
+    const { clock, holder, log, store } = this.#deps;
+    const held = await readEpoch(store, signal);
+    if (held?.state.epoch === epoch) return;
+    if (held !== undefined && held.state.epoch > epoch) {
+      throw new FencedError(
+        `epoch ${String(epoch)} has passed, the current one is ${String(held.state.epoch)}`,
+      );
+    }
+    // Deleted or set back by hand: the volume's epoch is still the newest known.
+    log.warn('the epoch was missing or set back: written anew', { epoch });
+    const who = { holder, takenUtc: clock.now().toISOString() };
+    const isOurs = await reassertEpoch(
+      store,
+      held,
+      await readCatalog(store, signal),
+      { epoch, ...who },
+      signal,
+    );
+    if (!isOurs) throw new FencedError('another replica wrote the epoch at the same moment');
+  }
+
+  /** Deletes what nothing keeps. Only the holder of the epoch does, only after its backup is stored and read back. */
+  async #retain(position: Position, signal?: AbortSignal): Promise<void> {
+    const { log, store } = this.#deps;
+    const catalog = await readCatalog(store, signal);
+    const held = await readEpoch(store, signal);
+    if (held?.state.epoch !== position.epoch) return;
+    for (const verdict of retentionOf(catalog, held.state, this.#options.retention)) {
+      if (verdict.keep) continue;
+      await store.remove(verdict.backup.item.name, verdict.backup.item.etag, signal);
+      log.info('backup deleted', { backup: verdict.backup.item.name, reason: verdict.reason });
+    }
+  }
+}
+
+/** The retention decision for what the store lists now. */
+export function retentionOf(catalog: Catalog, state: EpochState | undefined, policy: RetentionPolicy) {
+  const line = lineOf(catalog, state);
+  const onLine = new Set(line);
+  const late = catalog.line.filter((backup) => !onLine.has(backup));
+  const besideLine = [...catalog.tails, ...catalog.quarantined, ...late].sort(
+    (a, b) => b.epoch - a.epoch || b.sequence - a.sequence,
+  );
+  return decideRetention({ line, besideLine, policy });
+}

@@ -1,0 +1,206 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { formatBackupName, stampOf, type Placement } from './backup-name.ts';
+import { AgentError, hasCode } from './errors.ts';
+import { manifestOf, type Snapshot } from './snapshot.ts';
+import type { ArchiveEntry, Archiver, BlobItem, BlobStore, Clock, Disk } from './ports.ts';
+
+export interface PublishDeps {
+  store: BlobStore;
+  archiver: Archiver;
+  disk: Disk;
+  clock: Clock;
+  profile: { name: string };
+  minBackupSizeBytes: number;
+}
+
+export interface PublishRequest {
+  snapshot: Snapshot;
+  placement: Placement;
+  epoch: number;
+  sequence: number;
+  cleanStop: boolean;
+  version: string | undefined;
+  serverId: string | undefined;
+  /** Why it is beside the line, for whoever lists it. */
+  reason?: string;
+  /** Called when everything is staged and nothing is visible yet; throws when this replica may no longer publish. */
+  beforeCommit: (signal?: AbortSignal) => Promise<void>;
+}
+
+export interface PublishedBackup {
+  name: string;
+  sizeBytes: number;
+  sha256: string;
+  createdUtc: string;
+  metadata: Record<string, string>;
+}
+
+/** Three of these in flight bound the memory; 50,000 blocks a blob bound the archive to 195 GiB. */
+const BLOCK_BYTES = 4 * 1024 * 1024;
+const BLOCKS_IN_FLIGHT = 3;
+
+async function* blocksOf(head: Uint8Array, body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  let pending: Uint8Array[] = [];
+  let pendingBytes = 0;
+  const chunks = async function* () {
+    yield head;
+    yield* body;
+  };
+  for await (const chunk of chunks()) {
+    for (let rest = chunk; rest.byteLength > 0;) {
+      const part = rest.subarray(0, BLOCK_BYTES - pendingBytes);
+      rest = rest.subarray(part.byteLength);
+      pending.push(part);
+      pendingBytes += part.byteLength;
+      if (pendingBytes < BLOCK_BYTES) continue;
+      yield Buffer.concat(pending);
+      pending = [];
+      pendingBytes = 0;
+    }
+  }
+  if (pendingBytes > 0) yield Buffer.concat(pending);
+}
+
+/** Stages blocks, a few at a time, and answers their ids in order with the size and hash of the whole. */
+async function stageAll(
+  store: BlobStore,
+  name: string,
+  blocks: AsyncIterable<Uint8Array>,
+  signal?: AbortSignal,
+): Promise<{ ids: string[]; sizeBytes: number; sha256: string }> {
+  // Ids of one length, and unlike those of an earlier attempt at the same name whose blocks still lie there.
+  const attempt = randomBytes(6).toString('hex');
+  const hash = createHash('sha256');
+  const ids: string[] = [];
+  const inFlight = new Set<Promise<void>>();
+  let sizeBytes = 0;
+  let failure: unknown;
+  for await (const block of blocks) {
+    if (failure !== undefined) break;
+    const id = Buffer.from(`${attempt}-${String(ids.length).padStart(6, '0')}`).toString('base64');
+    ids.push(id);
+    hash.update(block);
+    sizeBytes += block.byteLength;
+    const staging: Promise<void> = store
+      .stageBlock(name, id, block, signal)
+      .catch((error: unknown) => {
+        failure ??= error;
+      })
+      .finally(() => inFlight.delete(staging));
+    inFlight.add(staging);
+    if (inFlight.size >= BLOCKS_IN_FLIGHT) await Promise.race(inFlight);
+  }
+  await Promise.all(inFlight);
+  if (failure !== undefined) throw failure as Error;
+  return { ids, sizeBytes, sha256: hash.digest('hex') };
+}
+
+/** A response can be lost after the service did the work: what is stored under our name then has our hash. */
+async function commitOnce(
+  store: BlobStore,
+  name: string,
+  ids: string[],
+  metadata: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<void> {
+  let stored: BlobItem | undefined;
+  try {
+    await store.commitNew(name, ids, metadata, signal);
+    stored = await store.head(name, signal);
+  } catch (error) {
+    if (!hasCode(error, 'store_conflict', 'store_rejected')) throw error;
+    stored = await store.head(name, signal);
+    if (stored?.metadata['sha256'] !== metadata['sha256']) throw error;
+  }
+  if (stored?.sizeBytes !== Number(metadata['size'])) {
+    throw new AgentError(
+      'store_rejected',
+      `commit ${name}: the service holds ${String(stored?.sizeBytes)} of ${String(metadata['size'])} bytes`,
+    );
+  }
+}
+
+/**
+ * Packs, stages, and makes the backup visible in one step: before the commit nobody sees it, after it it is whole.
+ * @throws AgentError What the store says; `source_damaged` when the archive is below the size floor; whatever
+ * `beforeCommit` throws. Nothing is visible then.
+ */
+export async function publish(
+  deps: PublishDeps,
+  request: PublishRequest,
+  signal?: AbortSignal,
+): Promise<PublishedBackup> {
+  const { archiver, clock, disk, store } = deps;
+  const { snapshot, placement, epoch, sequence, cleanStop } = request;
+  const now = clock.now();
+  const createdUtc = now.toISOString();
+  const { manifest, bytes } = manifestOf(snapshot, {
+    profile: deps.profile.name,
+    createdUtc,
+    epoch,
+    sequence,
+    cleanStop,
+    version: request.version,
+    serverId: request.serverId,
+  });
+  const head = await archiver.packManifest(bytes);
+  const entries: ArchiveEntry[] = manifest.entries.map(
+    ({ path, type, sizeBytes, mode, uid, gid, mtimeMs }) => ({
+      path,
+      type,
+      sizeBytes,
+      attributes: { mode, uid, gid, mtimeMs },
+    }),
+  );
+  const hashes = new Map(manifest.entries.map((entry) => [entry.path, entry.sha256]));
+  const body = archiver.packTree(entries, (entry) =>
+    hashed(disk.read(snapshot.sourceOf(entry.path)), entry.path, hashes.get(entry.path)),
+  );
+  const name = formatBackupName({ placement, stamp: stampOf(now), epoch, sequence });
+
+  const { ids, sizeBytes, sha256 } = await stageAll(store, name, blocksOf(head, body), signal);
+  if (sizeBytes < deps.minBackupSizeBytes) {
+    throw new AgentError(
+      'source_damaged',
+      `archive has ${String(sizeBytes)} bytes, MIN_BACKUP_SIZE_BYTES is ${String(deps.minBackupSizeBytes)}: not published`,
+    );
+  }
+  const { counts, jellyfin } = manifest;
+  const metadata: Record<string, string> = {
+    source: 'agent',
+    format: '1',
+    epoch: String(epoch),
+    sequence: String(sequence),
+    sha256,
+    size: String(sizeBytes),
+    manifestbytes: String(head.byteLength),
+    unpackedbytes: String(manifest.unpackedBytes),
+    wizard: 'completed',
+    users: String(counts.users),
+    items: String(counts.items),
+    timestamp_utc: createdUtc,
+    clean_stop: String(cleanStop),
+    ...(jellyfin.version === null ? {} : { jellyfin_version: jellyfin.version }),
+    ...(jellyfin.migration === null ? {} : { migration: jellyfin.migration }),
+    ...(request.reason === undefined
+      ? {}
+      : { reason: request.reason.replace(/[^\x20-\x7e]/g, '?').slice(0, 1_000) }),
+  };
+  await request.beforeCommit(signal);
+  await commitOnce(store, name, ids, metadata, signal);
+  return { name, sizeBytes, sha256, createdUtc, metadata };
+}
+
+/** Artwork is read a second time when it is packed: a file that changed since its hash was taken stops the backup. */
+async function* hashed(content: AsyncIterable<Uint8Array>, path: string, expected: string | undefined) {
+  const hash = createHash('sha256');
+  for await (const chunk of content) {
+    hash.update(chunk);
+    yield chunk;
+  }
+  if (hash.digest('hex') !== expected) {
+    throw new AgentError('source_damaged', `pack ${path}: it changed since the snapshot`, {
+      retryable: true,
+    });
+  }
+}

@@ -1,0 +1,333 @@
+import type { BackupLine, BackupOutcome, ServerIdentity } from './backup-line.ts';
+import { EXIT, type ExitCode } from './contract.ts';
+import { AgentError, exitCodeOf } from './errors.ts';
+import { errorFields, RepeatedFailure, type Logger } from './log.ts';
+import type { Clock, Disk, JellyfinServer } from './ports.ts';
+import type { Profile } from './profile.ts';
+import { observe } from './scan.ts';
+import { readMarker, writeMarker } from './volume.ts';
+
+export interface SidecarDeps {
+  clock: Clock;
+  disk: Disk;
+  jellyfin: JellyfinServer;
+  log: Logger;
+  profile: Profile;
+  line: BackupLine;
+  /** Called when the stop sequence begins: retries become short, a wait of a minute would be the whole budget. */
+  hurry: () => void;
+  /** Regular restore of the candidate into scratch space; absent when it is turned off. */
+  drill?: (signal: AbortSignal) => Promise<void>;
+}
+
+export interface SidecarOptions {
+  dataDir: string;
+  intervalMs: number;
+  onChangeMs: number;
+  startupDelayMs: number;
+  drillIntervalMs: number;
+  shutdownBudgetMs: number;
+  /** Between two attempts after a failure. */
+  failureBackoffMs: number;
+}
+
+export interface SidecarStatus {
+  phase: 'waiting' | 'watching' | 'stopping';
+  lastBackupUtc: string | undefined;
+  /** Milliseconds since the loop last came round: a loop that hangs is not alive. */
+  sinceTickMs: number;
+}
+
+const HEALTH_POLL_MS = 1_000;
+const MAX_POLL_MS = 5_000;
+/** A backup that runs when SIGTERM comes may finish for this long; then it is given up for a new one with the last write. */
+const FINISH_CURRENT_MS = 10_000;
+const STOP_POLL_MS = 200;
+const STOP_RETRY_MS = 1_000;
+/** While the server closes it may write for many seconds: backups in between, but not one after the other. */
+const STOP_MIN_GAP_MS = 3_000;
+/** The port is closed and the files stand still this long, but the `-wal` is there: the server was killed. */
+const KILLED_AFTER_MS = 5_000;
+
+export class Sidecar {
+  readonly #deps: SidecarDeps;
+  readonly #options: SidecarOptions;
+  readonly #failure: RepeatedFailure;
+  #server: ServerIdentity = { version: undefined, serverId: undefined };
+  #phase: SidecarStatus['phase'] = 'waiting';
+  #tickMs: number;
+  #lastBackupUtc: string | undefined;
+  #lastBackupMs: number;
+  #lastDurationMs = 0;
+  /** The observation that the last stored snapshot holds. */
+  #storedMark: string | undefined;
+  #dirtySinceMs: number | undefined;
+  #hasSeenHealthy = false;
+  #isUnconfigured = false;
+
+  constructor(deps: SidecarDeps, options: SidecarOptions) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#failure = new RepeatedFailure(deps.log, 'backup failed');
+    this.#tickMs = deps.clock.monotonicMs();
+    this.#lastBackupMs = this.#tickMs;
+  }
+
+  get status(): SidecarStatus {
+    return {
+      phase: this.#phase,
+      lastBackupUtc: this.#lastBackupUtc,
+      sinceTickMs: this.#deps.clock.monotonicMs() - this.#tickMs,
+    };
+  }
+
+  /** Runs until `stop` aborts, then the stop sequence. The exit code tells whether the last write is stored. */
+  async run(stop: AbortSignal): Promise<ExitCode> {
+    await this.#recallHealthy();
+    // Its own signal: SIGTERM must not break off a backup that is about to finish.
+    const current = new AbortController();
+    const loop = this.#watch(stop, current.signal);
+    await new Promise<void>((resolve) => {
+      if (stop.aborted) resolve();
+      else
+        stop.addEventListener(
+          'abort',
+          () => {
+            resolve();
+          },
+          { once: true },
+        );
+      // A bug in the loop must end the process, not leave it idle.
+      loop.catch(() => {
+        resolve();
+      });
+    });
+    if (!stop.aborted) await loop;
+    this.#phase = 'stopping';
+    const giveUp = setTimeout(
+      () => {
+        current.abort(new Error('stopping'));
+      },
+      Math.min(FINISH_CURRENT_MS, this.#options.shutdownBudgetMs / 3),
+    );
+    await loop.finally(() => {
+      clearTimeout(giveUp);
+    });
+    return this.#stop();
+  }
+
+  /** One backup now, without a loop. */
+  async once(signal: AbortSignal): Promise<ExitCode> {
+    await this.#recallHealthy();
+    await this.#waitHealthy(signal, true);
+    signal.throwIfAborted();
+    const outcome = await this.#backUp(false, signal);
+    if (outcome.kind !== 'beside_line') return EXIT.done;
+    return outcome.placement === 'tail' ? EXIT.target : EXIT.backup;
+  }
+
+  /** The sidecar's container may restart beside a running server: what the volume says it has seen still holds. */
+  async #recallHealthy(): Promise<void> {
+    const marker = await readMarker(this.#deps.disk, this.#options.dataDir);
+    if (marker === undefined || marker === 'unreadable' || marker.seenHealthyUtc === undefined) return;
+    this.#hasSeenHealthy = true;
+    this.#server = { version: marker.jellyfinVersion, serverId: marker.serverId };
+  }
+
+  async #rememberHealthy(): Promise<void> {
+    const { clock, disk, jellyfin } = this.#deps;
+    this.#hasSeenHealthy = true;
+    const info = await jellyfin.publicInfo();
+    this.#server = {
+      version: info?.version ?? this.#server.version,
+      serverId: info?.serverId ?? this.#server.serverId,
+    };
+    const marker = await readMarker(disk, this.#options.dataDir);
+    if (marker === undefined || marker === 'unreadable' || marker.state !== 'complete') return;
+    await writeMarker(disk, this.#options.dataDir, {
+      ...marker,
+      seenHealthyUtc: clock.now().toISOString(),
+      ...(this.#server.version === undefined ? {} : { jellyfinVersion: this.#server.version }),
+      ...(this.#server.serverId === undefined ? {} : { serverId: this.#server.serverId }),
+    });
+  }
+
+  /**
+   * A database in the middle of a migration is a valid transaction and a useless backup (facts/peers.md hazard 9): nothing is
+   * read before the server is `Healthy`.
+   * @param acceptRefused For a one-off run beside a server that is not running: its files stand still.
+   */
+  async #waitHealthy(signal: AbortSignal, acceptRefused: boolean): Promise<void> {
+    const { clock, jellyfin, log } = this.#deps;
+    let hasSaid = false;
+    while (!signal.aborted) {
+      this.#tickMs = clock.monotonicMs();
+      const health = await jellyfin.health(signal);
+      if (health === 'healthy') {
+        await this.#rememberHealthy();
+        log.info('jellyfin is healthy', { version: this.#server.version });
+        return;
+      }
+      if (health === 'refused' && acceptRefused) {
+        log.warn('jellyfin does not run: its files are backed up as they lie');
+        return;
+      }
+      if (!hasSaid) log.info('waiting for jellyfin', { health });
+      hasSaid = true;
+      await clock.sleep(HEALTH_POLL_MS, signal);
+    }
+  }
+
+  async #watch(stop: AbortSignal, current: AbortSignal): Promise<void> {
+    const { clock, disk, profile } = this.#deps;
+    const { dataDir, intervalMs, onChangeMs, startupDelayMs } = this.#options;
+    await this.#waitHealthy(stop, false);
+    const healthyMs = clock.monotonicMs();
+    this.#lastBackupMs = healthyMs;
+    this.#phase = 'watching';
+    const pollMs = Math.max(100, Math.min(MAX_POLL_MS, (onChangeMs > 0 ? onChangeMs : intervalMs) / 6));
+    let notBeforeMs = healthyMs + startupDelayMs;
+    let nextDrillMs = healthyMs + this.#options.drillIntervalMs;
+    while (!stop.aborted) {
+      const nowMs = (this.#tickMs = clock.monotonicMs());
+      const { mark } = await observe(disk, dataDir, profile);
+      if (mark === this.#storedMark) this.#dirtySinceMs = undefined;
+      else this.#dirtySinceMs ??= nowMs;
+      if (nowMs >= notBeforeMs && this.#isDue(nowMs, pollMs)) {
+        try {
+          await this.#backUp(false, current);
+          this.#failure.succeeded();
+        } catch (error) {
+          if (current.aborted) return;
+          this.#failure.failed(nowMs, error);
+          notBeforeMs = clock.monotonicMs() + this.#options.failureBackoffMs;
+        }
+      } else if (this.#deps.drill !== undefined && nowMs >= nextDrillMs) {
+        nextDrillMs = nowMs + this.#options.drillIntervalMs;
+        await this.#deps.drill(AbortSignal.any([stop, current]));
+      }
+      await clock.sleep(pollMs, stop);
+    }
+  }
+
+  /**
+   * Whether a change has waited long enough. The window counts until the backup is stored, so the time that a backup takes
+   * and the time to notice a change are taken off it.
+   */
+  #isDue(nowMs: number, pollMs: number): boolean {
+    const { intervalMs, onChangeMs } = this.#options;
+    if (this.#dirtySinceMs === undefined) return false;
+    if (nowMs - this.#lastBackupMs >= intervalMs) return true;
+    if (onChangeMs === 0) return false;
+    const headStartMs = Math.min(onChangeMs / 2, this.#lastDurationMs * 1.5 + pollMs);
+    return nowMs - this.#dirtySinceMs >= onChangeMs - headStartMs;
+  }
+
+  async #backUp(cleanStop: boolean, signal: AbortSignal): Promise<BackupOutcome> {
+    const { clock, log } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    const outcome = await this.#deps.line.backUp(this.#server, cleanStop, signal);
+    const durationMs = Math.round(clock.monotonicMs() - startedMs);
+    if (outcome.kind === 'unconfigured') {
+      if (!this.#isUnconfigured)
+        log.info('no backup: the server is not configured yet', { why: outcome.why });
+      this.#isUnconfigured = true;
+      // Not stored, but nothing to store either: looked at again at the next change.
+      this.#storedMark = (await observe(this.#deps.disk, this.#options.dataDir, this.#deps.profile)).mark;
+    } else {
+      this.#isUnconfigured = false;
+      this.#storedMark = outcome.mark;
+      this.#lastDurationMs = durationMs;
+    }
+    this.#dirtySinceMs = undefined;
+    this.#lastBackupMs = clock.monotonicMs();
+    if (outcome.kind === 'unchanged') log.debug('unchanged: nothing uploaded', { durationMs });
+    if (outcome.kind === 'published') {
+      const { backup } = outcome;
+      this.#lastBackupUtc = backup.createdUtc;
+      // The client's health line, to be found by grep (spec/, Observability).
+      log.info(`last_backup_utc=${backup.createdUtc} size_bytes=${String(backup.sizeBytes)}`, {
+        backup: backup.name,
+        sha256: backup.sha256,
+        durationMs,
+        cleanStop,
+      });
+    }
+    return outcome;
+  }
+
+  /**
+   * SIGTERM reaches every container at once and the grace may be cut short: so back up at once what changed, then wait
+   * within the budget until Jellyfin has closed its database, and back up what it wrote last.
+   */
+  async #stop(): Promise<ExitCode> {
+    const { clock, disk, hurry, jellyfin, log, profile } = this.#deps;
+    const { dataDir, shutdownBudgetMs } = this.#options;
+    const deadlineMs = clock.monotonicMs() + shutdownBudgetMs;
+    log.info('stopping', { budgetMs: shutdownBudgetMs });
+    hurry();
+    if (!this.#hasSeenHealthy) {
+      log.info('stopped: jellyfin never became healthy, so nobody could have written anything');
+      return EXIT.done;
+    }
+    const signal = AbortSignal.timeout(shutdownBudgetMs);
+    let failure: unknown;
+    let beside: Extract<BackupOutcome, { kind: 'beside_line' }> | undefined;
+    let lastTryMs = Number.NEGATIVE_INFINITY;
+    let stillSince: { mark: string; ms: number } | undefined;
+    for (;;) {
+      const nowMs = (this.#tickMs = clock.monotonicMs());
+      const isRefused = (await jellyfin.health(signal)) === 'refused';
+      const { mark, hasOpenWal } = await observe(disk, dataDir, profile);
+      const isGone = isRefused && !hasOpenWal;
+      if (stillSince?.mark !== mark || !isRefused) stillSince = { mark, ms: nowMs };
+      const wasKilled = isRefused && nowMs - stillSince.ms >= KILLED_AFTER_MS;
+      const isLastChance = nowMs >= deadlineMs - STOP_MIN_GAP_MS;
+      if (
+        mark !== this.#storedMark &&
+        (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= STOP_MIN_GAP_MS)
+      ) {
+        lastTryMs = nowMs;
+        try {
+          const outcome = await this.#backUp(isGone, signal);
+          failure = undefined;
+          if (outcome.kind === 'beside_line') beside = outcome;
+        } catch (error) {
+          failure = error;
+          this.#failure.failed(clock.monotonicMs(), error);
+          if (signal.aborted) break;
+          await clock.sleep(STOP_RETRY_MS, signal);
+        }
+      } else if (mark === this.#storedMark && (isGone || wasKilled)) {
+        if (isGone && beside === undefined && !this.#isUnconfigured) await this.#recordCleanStop(signal);
+        log.info('stopped', { clean: isGone, lastBackupUtc: this.#lastBackupUtc });
+        if (beside === undefined) return EXIT.done;
+        log.error('the last write is stored, but the next start does not restore it', {
+          backup: beside.backup.name,
+          reason: beside.reason,
+        });
+        return EXIT.finalBackup;
+      }
+      if (clock.monotonicMs() >= deadlineMs) {
+        if (this.#isUnconfigured && failure === undefined) return EXIT.done;
+        break;
+      }
+      await clock.sleep(STOP_POLL_MS, signal);
+    }
+    const reason =
+      failure ??
+      new AgentError('final_backup_failed', 'jellyfin still ran when the shutdown budget ended', {
+        hint: 'what was written until then is stored; raise SHUTDOWN_BUDGET_SECONDS and the grace period',
+      });
+    log.error('final backup failed', { exitCodeOfCause: exitCodeOf(reason), ...errorFields(reason) });
+    return EXIT.finalBackup;
+  }
+
+  async #recordCleanStop(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#deps.line.recordCleanStop(signal);
+    } catch (error) {
+      this.#deps.log.warn('clean stop not recorded', errorFields(error));
+    }
+  }
+}

@@ -1,0 +1,58 @@
+import eslint from '@eslint/js';
+import tseslint from 'typescript-eslint';
+
+const forbid = (patterns, message) => ['error', { patterns: patterns.map((regex) => ({ regex, message })) }];
+
+export default tseslint.config(
+  { ignores: ['dist/', 'node_modules/', 'coverage/', '.stand/'] },
+  eslint.configs.recommended,
+  tseslint.configs.strictTypeChecked,
+  {
+    languageOptions: { parserOptions: { projectService: { allowDefaultProject: ['eslint.config.js'] } } },
+    rules: {
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
+      // `void promise` says that a promise is not awaited on purpose.
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      'no-console': 'error',
+    },
+  },
+  {
+    files: ['agent/**/*.ts'],
+    rules: {
+      'no-restricted-imports': forbid(
+        ['^(\\.\\./)+(components|scripts|tests)/', '^@pulumi/'],
+        'the agent is deployed without the infrastructure: it imports nothing of it',
+      ),
+      'no-restricted-globals': ['error', { name: 'process', message: 'only main.ts touches the process' }],
+    },
+  },
+  {
+    // Decisions and orchestration: the outside comes through ports.ts, so that a test can stop the world between two calls.
+    files: ['agent/*.ts', 'agent/commands/*.ts'],
+    ignores: ['agent/main.ts', 'agent/wire.ts'],
+    rules: {
+      'no-restricted-imports': forbid(
+        [
+          '/adapters/',
+          '^node:(fs|child_process|net|http|https|sqlite|zlib|worker_threads)(/|$)',
+          '^@azure/',
+          '^@pulumi/',
+          '^(\\.\\./)+(components|scripts|tests)/',
+        ],
+        'domain code reaches the outside through ports.ts',
+      ),
+    },
+  },
+  { files: ['agent/main.ts', 'agent/adapters/**/*.ts'], rules: { 'no-restricted-globals': 'off' } },
+  {
+    files: ['components/**/*.ts', 'index.ts'],
+    rules: {
+      'no-restricted-imports': forbid(
+        ['agent/(?!contract\\.ts$)'],
+        'agent/contract.ts is the only file of the agent that the infrastructure may import',
+      ),
+    },
+  },
+  { files: ['scripts/**', 'tests/**', 'bench/**', '*.js'], rules: { 'no-console': 'off' } },
+  { files: ['**/*.js'], extends: [tseslint.configs.disableTypeChecked] },
+);
