@@ -100,13 +100,13 @@ export interface Disk {
   readStable(path: string): Promise<{ bytes: Uint8Array; stat: FileStat } | undefined>;
   read(path: string): AsyncIterable<Uint8Array>;
   /**
-   * Copies a file that stood still while it was read into a new file; `undefined` when it is not there.
-   * `head` holds the first bytes, one character a byte.
+   * Copies a file into a new one, as soon as it stands still while it is read; after two seconds as it is, and says so.
+   * `undefined` when it is not there. `head` holds the first bytes, one character a byte.
    */
   copyStable(
     source: string,
     target: string,
-  ): Promise<{ sizeBytes: number; sha256: string; head: string } | undefined>;
+  ): Promise<{ sizeBytes: number; sha256: string; head: string; stoodStill: boolean } | undefined>;
   /** Creates a new file with mode 0600 and answers its size and SHA-256; existing files are refused. */
   create(path: string, content: AsyncIterable<Uint8Array>): Promise<{ sizeBytes: number; sha256: string }>;
   /** Replaces a small file so that a reader sees the old or the new one, also after a power cut. */

@@ -39,6 +39,8 @@ export interface SidecarStatus {
 }
 
 const HEALTH_POLL_MS = 1_000;
+/** Twice what a long migration takes; then a person should look, again and again. */
+const COMPLAIN_AFTER_MS = 15 * 60_000;
 const MAX_POLL_MS = 5_000;
 /** A backup that runs when SIGTERM comes may finish for this long; then it is given up for a new one with the last write. */
 const FINISH_CURRENT_MS = 10_000;
@@ -64,6 +66,7 @@ export class Sidecar {
   #dirtySinceMs: number | undefined;
   #hasSeenHealthy = false;
   #isUnconfigured = false;
+  #drilling: Promise<void> | undefined;
 
   constructor(deps: SidecarDeps, options: SidecarOptions) {
     this.#deps = deps;
@@ -113,6 +116,7 @@ export class Sidecar {
     await loop.finally(() => {
       clearTimeout(giveUp);
     });
+    await this.#drilling;
     return this.#stop();
   }
 
@@ -159,6 +163,8 @@ export class Sidecar {
    */
   async #waitHealthy(signal: AbortSignal, acceptRefused: boolean): Promise<void> {
     const { clock, jellyfin, log } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    let complainAtMs = startedMs + COMPLAIN_AFTER_MS;
     let hasSaid = false;
     while (!signal.aborted) {
       this.#tickMs = clock.monotonicMs();
@@ -174,6 +180,14 @@ export class Sidecar {
       }
       if (!hasSaid) log.info('waiting for jellyfin', { health });
       hasSaid = true;
+      if (this.#tickMs >= complainAtMs) {
+        complainAtMs += COMPLAIN_AFTER_MS;
+        log.error('jellyfin is still not healthy: nothing is backed up', {
+          health,
+          afterSeconds: Math.round((this.#tickMs - startedMs) / 1000),
+          hint: 'with a BaseUrl in its network settings, JELLYFIN_URL must end with it',
+        });
+      }
       await clock.sleep(HEALTH_POLL_MS, signal);
     }
   }
@@ -204,7 +218,10 @@ export class Sidecar {
         }
       } else if (this.#deps.drill !== undefined && nowMs >= nextDrillMs) {
         nextDrillMs = nowMs + this.#options.drillIntervalMs;
-        await this.#deps.drill(AbortSignal.any([stop, current]));
+        // Beside the loop: a large archive takes minutes, and the change window goes on meanwhile.
+        this.#drilling ??= this.#deps.drill(AbortSignal.any([stop, current])).finally(() => {
+          this.#drilling = undefined;
+        });
       }
       await clock.sleep(pollMs, stop);
     }
@@ -226,7 +243,11 @@ export class Sidecar {
   async #backUp(cleanStop: boolean, signal: AbortSignal): Promise<BackupOutcome> {
     const { clock, log } = this.#deps;
     const startedMs = clock.monotonicMs();
-    const outcome = await this.#deps.line.backUp(this.#server, cleanStop, signal);
+    const outcome = await this.#deps.line.backUp(
+      this.#server,
+      { cleanStop, retain: this.#phase !== 'stopping' },
+      signal,
+    );
     const durationMs = Math.round(clock.monotonicMs() - startedMs);
     if (outcome.kind === 'unconfigured') {
       if (!this.#isUnconfigured)
