@@ -29,14 +29,26 @@ export const ENV = {
   healthHost: 'HEALTH_HOST',
   healthPort: 'HEALTH_PORT',
   logLevel: 'LOG_LEVEL',
+  jellyrollerEnabled: 'JELLYROLLER_ENABLED',
+  jellyfinApiKey: 'JELLYFIN_API_KEY',
+  adminUser: 'JELLYFIN_ADMIN_USER',
+  adminPassword: 'JELLYFIN_ADMIN_PASSWORD',
 } as const;
 export type EnvKey = keyof typeof ENV;
 
 /** Keys that may only arrive by `secretRef`; the agent holds them in a type that cannot print. */
-export const SECRET_ENV = ['storageKey', 'connectionString'] as const satisfies readonly EnvKey[];
+export const SECRET_ENV = [
+  'storageKey',
+  'connectionString',
+  'jellyfinApiKey',
+  'adminUser',
+  'adminPassword',
+] as const satisfies readonly EnvKey[];
 
 const STORE = ['storageAccount', 'clientId', 'storageKey', 'connectionString', 'container'] as const;
 const RETRY = ['retryMax', 'retryBackoffSeconds', 'logLevel'] as const;
+/** The administrator that the bootstrap creates on a brand-new server, and that the runner mints its API key with. */
+const ADMIN = ['adminUser', 'adminPassword'] as const;
 const RETENTION = ['retentionKeep', 'retentionDaily', 'retentionWeekly', 'retentionMonthly'] as const;
 
 /** Least privilege: a command reads these variables and no others. */
@@ -46,6 +58,7 @@ export const COMMAND_ENV = {
     ...STORE,
     ...RETRY,
     ...RETENTION,
+    ...ADMIN,
     'dataDir',
     'jellyfinUrl',
     'backupIntervalSeconds',
@@ -58,6 +71,20 @@ export const COMMAND_ENV = {
     'healthHost',
     'healthPort',
   ],
+  jellyroller: [
+    ...STORE,
+    ...RETRY,
+    ...ADMIN,
+    'retentionKeep',
+    'dataDir',
+    'jellyfinUrl',
+    'jellyfinApiKey',
+    'jellyrollerEnabled',
+    'backupIntervalSeconds',
+    'startupDelaySeconds',
+    'minBackupSizeBytes',
+    'shutdownBudgetSeconds',
+  ],
   /** What a person runs: `list`, `verify`, `status`, `prune`, `export`, `release`, `restore --to`. */
   operate: [...STORE, ...RETRY, ...RETENTION, 'dataDir', 'jellyfinVersion', 'minBackupSizeBytes'],
 } as const satisfies Record<string, readonly EnvKey[]>;
@@ -68,10 +95,12 @@ export type EnvOf<C extends Command> = (typeof COMMAND_ENV)[C][number];
 export const MOUNT = { data: '/data', cache: '/cache', media: '/media' } as const;
 export const VOLUME = { data: 'data-volume', cache: 'cache-volume', media: 'media-volume' } as const;
 /** Which of the volumes a command needs. */
-export const COMMAND_MOUNTS = { restore: ['data'], backup: ['data'], operate: [] } as const satisfies Record<
-  Command,
-  readonly (keyof typeof MOUNT)[]
->;
+export const COMMAND_MOUNTS = {
+  restore: ['data'],
+  backup: ['data'],
+  jellyroller: ['data'],
+  operate: [],
+} as const satisfies Record<Command, readonly (keyof typeof MOUNT)[]>;
 export const CONTAINER = {
   restore: 'restore-db',
   jellyfin: 'jellyfin',
@@ -103,6 +132,18 @@ export const SHUTDOWN = { budgetSeconds: 50, graceSeconds: 120 } as const;
 
 /** The port of the sidecar's liveness answer. Not the ingress port; nothing outside the replica reaches it. */
 export const HEALTH_PORT = 8097;
+/** Where the sidecar answers the platform's liveness probe. */
+export const HEALTH_PATH = '/health';
+/** How an image of the agent is started; the command is the container's `args`. */
+export const AGENT_BUNDLE = '/app/agent.mjs';
+
+/** What the log alert looks for: part of the `msg` of a JSON line, word for word. */
+export const LOG_MESSAGE = {
+  /** Part of the message of every stored backup; the client's health line. */
+  backupStored: 'last_backup_utc=',
+  backupFailed: 'backup failed',
+  restoreRefused: 'restore refused',
+} as const;
 
 /**
  * All four, always: the official image sets JELLYFIN_CONFIG_DIR=/config/config, so JELLYFIN_DATA_DIR alone leaves

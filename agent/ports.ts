@@ -1,3 +1,5 @@
+import type { Secret } from './secret.ts';
+
 /**
  * What the agent needs of the outside world. Adapters implement these; everything else is written against them, so that
  * a test can stop the world between any two calls.
@@ -191,4 +193,17 @@ export interface JellyfinServer {
   health(signal?: AbortSignal): Promise<JellyfinHealth>;
   /** Version and id; only to be believed after `healthy`. `undefined` when it does not answer. */
   publicInfo(signal?: AbortSignal): Promise<{ version: string; serverId: string } | undefined>;
+}
+
+/** The calls of Jellyfin's own setup wizard. */
+export interface JellyfinSetup {
+  /** `undefined` when it does not answer. Only to be believed after `healthy`. */
+  wizardCompleted(signal?: AbortSignal): Promise<boolean | undefined>;
+  /** Names the server and creates its administrator; false when the first user already has a password (Jellyfin 12). */
+  createAdministrator(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
+  canSignIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
+  libraryNames(signal?: AbortSignal): Promise<string[]>;
+  addLibrary(library: { name: string; path: string }, signal?: AbortSignal): Promise<void>;
+  /** Closes the wizard: from now on only the administrator configures the server. */
+  finishWizard(signal?: AbortSignal): Promise<void>;
 }
