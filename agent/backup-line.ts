@@ -2,7 +2,7 @@ import { collapseReason, type Counts } from './checks.ts';
 import { readCatalog, type Catalog, type StoredBackup } from './catalog.ts';
 import type { RetentionPolicy } from './config.ts';
 import { lineOf, readEpoch, reassertEpoch, recordRestored, takeEpoch, type EpochState } from './epoch.ts';
-import { AgentError } from './errors.ts';
+import { AgentError, hasCode } from './errors.ts';
 import { errorFields, type Logger } from './log.ts';
 import type { Clock, Disk } from './ports.ts';
 import type { Profile } from './profile.ts';
@@ -30,6 +30,13 @@ export interface ServerIdentity {
   serverId: string | undefined;
 }
 
+export interface BackupRequest {
+  /** The server has closed its database. */
+  cleanStop: boolean;
+  /** Delete what nothing keeps afterwards. Not while stopping: the grace may be cut short at any moment. */
+  retain: boolean;
+}
+
 export type BackupOutcome =
   | { kind: 'unconfigured'; why: string; mark?: undefined }
   | { kind: 'unchanged'; mark: string }
@@ -49,6 +56,8 @@ interface Position {
   /** Of the newest backup on the line, whoever made it. */
   counts: Partial<Counts> | undefined;
 }
+
+const MOVING_ATTEMPTS = 3;
 
 class FencedError extends Error {
   override readonly name = 'FencedError';
@@ -87,48 +96,62 @@ export class BackupLine {
    * One backup: snapshot, checks, publish, retention.
    * @throws AgentError When nothing was stored that had to be.
    */
-  async backUp(server: ServerIdentity, cleanStop: boolean, signal?: AbortSignal): Promise<BackupOutcome> {
+  async backUp(server: ServerIdentity, request: BackupRequest, signal?: AbortSignal): Promise<BackupOutcome> {
     const { log, snapshotter } = this.#deps;
     try {
-      const position = (this.#position ??= await this.#takePosition(signal));
-      const result = await snapshotter.take(signal);
-      if (result.kind === 'unconfigured') {
-        if (position.counts === undefined) return result;
-        throw new AgentError(
-          'source_damaged',
-          `nothing is published: ${result.why}, but the line has configured backups`,
-          {
-            hint: 'the server lost its settings; stop it and restore the newest backup',
-          },
-        );
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          return await this.#attempt(server, request, signal);
+        } catch (error) {
+          // A library scan rewrites artwork while it is packed: the next attempt meets another moment.
+          const isMoving = hasCode(error, 'source_damaged') && error.retryable;
+          if (!isMoving || attempt >= MOVING_ATTEMPTS) throw error;
+          log.info('the files moved, taken again', errorFields(error));
+        }
       }
-      const { snapshot } = result;
-      if (snapshot.treeDigest === this.#lastDigest) return { kind: 'unchanged', mark: snapshot.mark };
-      let collapse = collapseReason(this.#deps.profile, snapshot.verdict.counts, position.counts);
-      if (collapse !== undefined) {
-        // A person may have released the last quarantined one: then its counts are the measure.
-        const catalog = await readCatalog(this.#deps.store, signal);
-        position.counts = countsOf(lineOf(catalog, (await readEpoch(this.#deps.store, signal))?.state)[0]);
-        collapse = collapseReason(this.#deps.profile, snapshot.verdict.counts, position.counts);
-      }
-      const outcome = await this.#publishSomewhere(
-        position,
-        { snapshot, ...server, cleanStop },
-        collapse,
-        signal,
+    } finally {
+      await snapshotter.discard();
+    }
+  }
+
+  async #attempt(
+    server: ServerIdentity,
+    request: BackupRequest,
+    signal?: AbortSignal,
+  ): Promise<BackupOutcome> {
+    const { log, snapshotter } = this.#deps;
+    const position = (this.#position ??= await this.#takePosition(signal));
+    const result = await snapshotter.take(signal);
+    if (result.kind === 'unconfigured') {
+      if (position.counts === undefined) return result;
+      throw new AgentError(
+        'source_damaged',
+        `nothing is published: ${result.why}, but the line has configured backups`,
+        { hint: 'the server lost its settings; stop it and restore the newest backup' },
       );
-      this.#lastDigest = snapshot.treeDigest;
-      this.#lastName = outcome.backup.name;
-      if (outcome.kind === 'published') {
-        position.counts = snapshot.verdict.counts;
+    }
+    const { snapshot } = result;
+    if (snapshot.treeDigest === this.#lastDigest) return { kind: 'unchanged', mark: snapshot.mark };
+    let collapse = collapseReason(this.#deps.profile, snapshot.verdict.counts, position.counts);
+    if (collapse !== undefined) {
+      // A person may have released the last quarantined one: then its counts are the measure.
+      const catalog = await readCatalog(this.#deps.store, signal);
+      position.counts = countsOf(lineOf(catalog, (await readEpoch(this.#deps.store, signal))?.state)[0]);
+      collapse = collapseReason(this.#deps.profile, snapshot.verdict.counts, position.counts);
+    }
+    const what = { snapshot, ...server, cleanStop: request.cleanStop };
+    const outcome = await this.#publishSomewhere(position, what, collapse, signal);
+    this.#lastDigest = snapshot.treeDigest;
+    this.#lastName = outcome.backup.name;
+    if (outcome.kind === 'published') {
+      position.counts = snapshot.verdict.counts;
+      if (request.retain) {
         await this.#retain(position, signal).catch((error: unknown) => {
           log.warn('retention failed', errorFields(error));
         });
       }
-      return outcome;
-    } finally {
-      await snapshotter.discard();
     }
+    return outcome;
   }
 
   /** Records on the last backup that nothing was written after it: the server had closed its database. */

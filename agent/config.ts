@@ -39,6 +39,10 @@ export interface AgentConfig {
   /** 0: no liveness answer. */
   readonly healthPort: number;
   readonly logLevel: LogLevel;
+  readonly jellyrollerEnabled: boolean;
+  readonly jellyfinApiKey: Secret | undefined;
+  /** Of a brand-new server; `undefined`: its wizard waits for a person. */
+  readonly admin: { readonly name: string; readonly password: Secret } | undefined;
 }
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -165,6 +169,17 @@ function readCredential(read: Reader): StoreCredential | undefined {
   return { kind: 'azureCli', account };
 }
 
+function readAdmin(read: Reader): AgentConfig['admin'] {
+  const name = read.raw('adminUser');
+  const password = read.raw('adminPassword');
+  if (name === undefined && password === undefined) return undefined;
+  if (name === undefined)
+    read.problem('adminUser', `set when ${ENV.adminPassword} is`, 'the wizard needs both');
+  if (password === undefined)
+    read.problem('adminPassword', `set when ${ENV.adminUser} is`, 'the wizard needs both');
+  return name === undefined || password === undefined ? undefined : { name, password: new Secret(password) };
+}
+
 function readUrl(read: Reader): string {
   const fallback = 'http://localhost:8096';
   const value = read.raw('jellyfinUrl');
@@ -276,6 +291,11 @@ export function parseConfig(command: Command, env: Env): AgentConfig {
       'the liveness answer is bound to it',
     ),
     healthPort: read.integer('healthPort', HEALTH_PORT, 0, 65_535, '0 turns the liveness answer off'),
+    admin: readAdmin(read),
+    jellyrollerEnabled: read.boolean('jellyrollerEnabled', false, 'the runner runs or it does not'),
+    jellyfinApiKey: ((value) => (value === undefined ? undefined : new Secret(value)))(
+      read.raw('jellyfinApiKey'),
+    ),
     logLevel: read.oneOf('logLevel', 'info', LOG_LEVELS, 'other levels do not exist'),
   };
   if (read.problems.length > 0 || credential === undefined) {

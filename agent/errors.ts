@@ -15,7 +15,6 @@ const EXIT_OF_CODE = {
   source_unsupported: EXIT.backup,
   target_unsafe: EXIT.target,
   no_space: EXIT.target,
-  fenced: EXIT.target,
   jellyfin_unavailable: EXIT.external,
   final_backup_failed: EXIT.finalBackup,
 } as const satisfies Record<string, ExitCode>;

@@ -1,3 +1,5 @@
+import type { Secret } from './secret.ts';
+
 /**
  * What the agent needs of the outside world. Adapters implement these; everything else is written against them, so that
  * a test can stop the world between any two calls.
@@ -100,13 +102,13 @@ export interface Disk {
   readStable(path: string): Promise<{ bytes: Uint8Array; stat: FileStat } | undefined>;
   read(path: string): AsyncIterable<Uint8Array>;
   /**
-   * Copies a file that stood still while it was read into a new file; `undefined` when it is not there.
-   * `head` holds the first bytes, one character a byte.
+   * Copies a file into a new one, as soon as it stands still while it is read; after two seconds as it is, and says so.
+   * `undefined` when it is not there. `head` holds the first bytes, one character a byte.
    */
   copyStable(
     source: string,
     target: string,
-  ): Promise<{ sizeBytes: number; sha256: string; head: string } | undefined>;
+  ): Promise<{ sizeBytes: number; sha256: string; head: string; stoodStill: boolean } | undefined>;
   /** Creates a new file with mode 0600 and answers its size and SHA-256; existing files are refused. */
   create(path: string, content: AsyncIterable<Uint8Array>): Promise<{ sizeBytes: number; sha256: string }>;
   /** Replaces a small file so that a reader sees the old or the new one, also after a power cut. */
@@ -191,4 +193,17 @@ export interface JellyfinServer {
   health(signal?: AbortSignal): Promise<JellyfinHealth>;
   /** Version and id; only to be believed after `healthy`. `undefined` when it does not answer. */
   publicInfo(signal?: AbortSignal): Promise<{ version: string; serverId: string } | undefined>;
+}
+
+/** The calls of Jellyfin's own setup wizard. */
+export interface JellyfinSetup {
+  /** `undefined` when it does not answer. Only to be believed after `healthy`. */
+  wizardCompleted(signal?: AbortSignal): Promise<boolean | undefined>;
+  /** Names the server and creates its administrator; false when the first user already has a password (Jellyfin 12). */
+  createAdministrator(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
+  canSignIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
+  libraryNames(signal?: AbortSignal): Promise<string[]>;
+  addLibrary(library: { name: string; path: string }, signal?: AbortSignal): Promise<void>;
+  /** Closes the wizard: from now on only the administrator configures the server. */
+  finishWizard(signal?: AbortSignal): Promise<void>;
 }

@@ -154,7 +154,7 @@ export async function publish(
   );
   const hashes = new Map(manifest.entries.map((entry) => [entry.path, entry.sha256]));
   const body = archiver.packTree(entries, (entry) =>
-    hashed(disk.read(snapshot.sourceOf(entry.path)), entry.path, hashes.get(entry.path)),
+    asRecorded(disk.read(snapshot.sourceOf(entry.path)), entry, hashes.get(entry.path)),
   );
   const name = formatBackupName({ placement, stamp: stampOf(now), epoch, sequence });
 
@@ -191,16 +191,31 @@ export async function publish(
   return { name, sizeBytes, sha256, createdUtc, metadata };
 }
 
-/** Artwork is read a second time when it is packed: a file that changed since its hash was taken stops the backup. */
-async function* hashed(content: AsyncIterable<Uint8Array>, path: string, expected: string | undefined) {
-  const hash = createHash('sha256');
-  for await (const chunk of content) {
-    hash.update(chunk);
-    yield chunk;
-  }
-  if (hash.digest('hex') !== expected) {
-    throw new AgentError('source_damaged', `pack ${path}: it changed since the snapshot`, {
+/**
+ * Artwork is read a second time when it is packed: a file that grew, shrank, changed or went since its hash was taken stops
+ * this attempt, before tar could pad or cut it.
+ */
+async function* asRecorded(
+  content: AsyncIterable<Uint8Array>,
+  entry: ArchiveEntry,
+  expected: string | undefined,
+) {
+  const changed = (cause?: unknown) =>
+    new AgentError('source_damaged', `pack ${entry.path}: it changed since the snapshot`, {
       retryable: true,
+      cause,
     });
+  const hash = createHash('sha256');
+  let sizeBytes = 0;
+  try {
+    for await (const chunk of content) {
+      hash.update(chunk);
+      sizeBytes += chunk.byteLength;
+      if (sizeBytes > entry.sizeBytes) throw changed();
+      yield chunk;
+    }
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? changed(error) : error;
   }
+  if (sizeBytes !== entry.sizeBytes || hash.digest('hex') !== expected) throw changed();
 }

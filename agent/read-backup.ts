@@ -36,12 +36,10 @@ export async function* readParallel(
 }
 
 /** Retention or a person removed the blob, or wrote it anew, between the listing and the reading. */
-function asGone(error: unknown, name: string): unknown {
-  if (
-    !hasCode(error, 'store_conflict') &&
-    !(hasCode(error, 'store_rejected') && /404|416/.test(error.message))
-  )
-    return error;
+export function asGone(error: unknown, name: string): unknown {
+  // The status alone: a name may hold any digits.
+  const isAbsent = hasCode(error, 'store_rejected') && / failed: (404|416) /.test(error.message);
+  if (!hasCode(error, 'store_conflict') && !isAbsent) return error;
   return new AgentError('backup_missing', `${name} changed or vanished while it was read`, { cause: error });
 }
 
@@ -154,6 +152,8 @@ export async function readBackup(
   try {
     await archiver.unpack(bytes(), { kind: 'zstd', manifestBytes: opened.manifestBytes }, receive);
   } catch (error) {
+    // Being told to stop says nothing about the backup, whatever the decoder made of its input ending.
+    signal?.throwIfAborted();
     throw asGone(error, name);
   }
   const [missing] = expected.keys();

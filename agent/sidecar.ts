@@ -1,10 +1,11 @@
 import type { BackupLine, BackupOutcome, ServerIdentity } from './backup-line.ts';
+import type { BootstrapResult } from './bootstrap.ts';
 import { EXIT, type ExitCode } from './contract.ts';
 import { AgentError, exitCodeOf } from './errors.ts';
 import { errorFields, RepeatedFailure, type Logger } from './log.ts';
 import type { Clock, Disk, JellyfinServer } from './ports.ts';
 import type { Profile } from './profile.ts';
-import { observe } from './scan.ts';
+import { fileMark, observe } from './scan.ts';
 import { readMarker, writeMarker } from './volume.ts';
 
 export interface SidecarDeps {
@@ -16,6 +17,8 @@ export interface SidecarDeps {
   line: BackupLine;
   /** Called when the stop sequence begins: retries become short, a wait of a minute would be the whole budget. */
   hurry: () => void;
+  /** Completes the wizard of a brand-new server; absent without credentials for it. */
+  bootstrap?: (signal: AbortSignal) => Promise<BootstrapResult>;
   /** Regular restore of the candidate into scratch space; absent when it is turned off. */
   drill?: (signal: AbortSignal) => Promise<void>;
 }
@@ -38,16 +41,26 @@ export interface SidecarStatus {
   sinceTickMs: number;
 }
 
-const HEALTH_POLL_MS = 1_000;
+/** Also how long a write may lie there before the sidecar knows that the server was ever up. */
+const HEALTH_POLL_MS = 250;
+/** Twice what a long migration takes; then a person should look, again and again. */
+const COMPLAIN_AFTER_MS = 15 * 60_000;
 const MAX_POLL_MS = 5_000;
 /** A backup that runs when SIGTERM comes may finish for this long; then it is given up for a new one with the last write. */
 const FINISH_CURRENT_MS = 10_000;
 const STOP_POLL_MS = 200;
+/** A server that hangs must not use up the budget by not answering. */
+const STOP_PROBE_MS = 500;
 const STOP_RETRY_MS = 1_000;
 /** While the server closes it may write for many seconds: backups in between, but not one after the other. */
 const STOP_MIN_GAP_MS = 3_000;
-/** The port is closed and the files stand still this long, but the `-wal` is there: the server was killed. */
-const KILLED_AFTER_MS = 5_000;
+/**
+ * The port is closed and the files stand still this long, but the `-wal` is there: the server was killed. Not shorter: .NET
+ * gives hosted services 30 s after the port has closed, and a last write may come at the end of that (facts/jellyfin.md 5.4).
+ */
+const KILLED_AFTER_MS = 35_000;
+/** Of a budget that is too short for that: whoever set it says that the server closes within it. */
+const KILLED_AFTER_OF_BUDGET = 0.8;
 
 export class Sidecar {
   readonly #deps: SidecarDeps;
@@ -62,8 +75,14 @@ export class Sidecar {
   /** The observation that the last stored snapshot holds. */
   #storedMark: string | undefined;
   #dirtySinceMs: number | undefined;
+  /** The last stored snapshot, if the next start does not restore it. */
+  #beside: Extract<BackupOutcome, { kind: 'beside_line' }> | undefined;
+  /** The main database's `-wal` when it was last looked at. */
+  #walMark: string | undefined;
+  #isDatabaseClosed = false;
   #hasSeenHealthy = false;
   #isUnconfigured = false;
+  #drilling: Promise<void> | undefined;
 
   constructor(deps: SidecarDeps, options: SidecarOptions) {
     this.#deps = deps;
@@ -103,7 +122,11 @@ export class Sidecar {
       });
     });
     if (!stop.aborted) await loop;
+    // The budget counts from here, also while the current backup finishes.
+    const stoppedMs = this.#deps.clock.monotonicMs();
     this.#phase = 'stopping';
+    this.#deps.log.info('stopping', { budgetMs: this.#options.shutdownBudgetMs });
+    this.#deps.hurry();
     const giveUp = setTimeout(
       () => {
         current.abort(new Error('stopping'));
@@ -113,7 +136,9 @@ export class Sidecar {
     await loop.finally(() => {
       clearTimeout(giveUp);
     });
-    return this.#stop();
+    const exitCode = await this.#stop(stoppedMs);
+    await this.#drilling;
+    return exitCode;
   }
 
   /** One backup now, without a loop. */
@@ -159,6 +184,8 @@ export class Sidecar {
    */
   async #waitHealthy(signal: AbortSignal, acceptRefused: boolean): Promise<void> {
     const { clock, jellyfin, log } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    let complainAtMs = startedMs + COMPLAIN_AFTER_MS;
     let hasSaid = false;
     while (!signal.aborted) {
       this.#tickMs = clock.monotonicMs();
@@ -174,6 +201,14 @@ export class Sidecar {
       }
       if (!hasSaid) log.info('waiting for jellyfin', { health });
       hasSaid = true;
+      if (this.#tickMs >= complainAtMs) {
+        complainAtMs += COMPLAIN_AFTER_MS;
+        log.error('jellyfin is still not healthy: nothing is backed up', {
+          health,
+          afterSeconds: Math.round((this.#tickMs - startedMs) / 1000),
+          hint: 'with a BaseUrl in its network settings, JELLYFIN_URL must end with it',
+        });
+      }
       await clock.sleep(HEALTH_POLL_MS, signal);
     }
   }
@@ -187,16 +222,20 @@ export class Sidecar {
     this.#phase = 'watching';
     const pollMs = Math.max(100, Math.min(MAX_POLL_MS, (onChangeMs > 0 ? onChangeMs : intervalMs) / 6));
     let notBeforeMs = healthyMs + startupDelayMs;
+    let isUrgent = await this.#bootstrapNew(stop);
+    if (isUrgent) notBeforeMs = healthyMs;
     let nextDrillMs = healthyMs + this.#options.drillIntervalMs;
     while (!stop.aborted) {
       const nowMs = (this.#tickMs = clock.monotonicMs());
       const { mark } = await observe(disk, dataDir, profile);
+      await this.#lookAtWal(false);
       if (mark === this.#storedMark) this.#dirtySinceMs = undefined;
       else this.#dirtySinceMs ??= nowMs;
-      if (nowMs >= notBeforeMs && this.#isDue(nowMs, pollMs)) {
+      if (nowMs >= notBeforeMs && (isUrgent || this.#isDue(nowMs, pollMs))) {
         try {
-          await this.#backUp(false, current);
+          await this.#backUp(false, current, mark);
           this.#failure.succeeded();
+          isUrgent = false;
         } catch (error) {
           if (current.aborted) return;
           this.#failure.failed(nowMs, error);
@@ -204,10 +243,25 @@ export class Sidecar {
         }
       } else if (this.#deps.drill !== undefined && nowMs >= nextDrillMs) {
         nextDrillMs = nowMs + this.#options.drillIntervalMs;
-        await this.#deps.drill(AbortSignal.any([stop, current]));
+        // Beside the loop: a large archive takes minutes, and the change window goes on meanwhile.
+        this.#drilling ??= this.#deps.drill(AbortSignal.any([stop, current])).finally(() => {
+          this.#drilling = undefined;
+        });
       }
       await clock.sleep(pollMs, stop);
     }
+  }
+
+  /**
+   * Only on a volume that began as a first boot: a wizard that shows on a restored one is a fault, and nobody's to complete.
+   * @returns whether there is now something to back up at once: the first backup decides what the next start shows.
+   */
+  async #bootstrapNew(signal: AbortSignal): Promise<boolean> {
+    const { bootstrap, disk } = this.#deps;
+    if (bootstrap === undefined || signal.aborted) return false;
+    const marker = await readMarker(disk, this.#options.dataDir);
+    if (marker === undefined || marker === 'unreadable' || marker.origin !== 'first_boot') return false;
+    return (await bootstrap(signal)) === 'completed';
   }
 
   /**
@@ -223,21 +277,29 @@ export class Sidecar {
     return nowMs - this.#dirtySinceMs >= onChangeMs - headStartMs;
   }
 
-  async #backUp(cleanStop: boolean, signal: AbortSignal): Promise<BackupOutcome> {
+  /** @param markBefore What was observed before: all that an answer "unconfigured" may speak of. */
+  async #backUp(cleanStop: boolean, signal: AbortSignal, markBefore?: string): Promise<BackupOutcome> {
     const { clock, log } = this.#deps;
     const startedMs = clock.monotonicMs();
-    const outcome = await this.#deps.line.backUp(this.#server, cleanStop, signal);
+    const outcome = await this.#deps.line.backUp(
+      this.#server,
+      { cleanStop, retain: this.#phase !== 'stopping' },
+      signal,
+    );
     const durationMs = Math.round(clock.monotonicMs() - startedMs);
     if (outcome.kind === 'unconfigured') {
       if (!this.#isUnconfigured)
         log.info('no backup: the server is not configured yet', { why: outcome.why });
       this.#isUnconfigured = true;
-      // Not stored, but nothing to store either: looked at again at the next change.
-      this.#storedMark = (await observe(this.#deps.disk, this.#options.dataDir, this.#deps.profile)).mark;
+      // Not stored, but nothing to store either: looked at again at the next change. Not observed anew: the wizard may have
+      // been completed since its flag was read.
+      this.#storedMark = markBefore;
+      this.#beside = undefined;
     } else {
       this.#isUnconfigured = false;
       this.#storedMark = outcome.mark;
       this.#lastDurationMs = durationMs;
+      if (outcome.kind !== 'unchanged') this.#beside = outcome.kind === 'beside_line' ? outcome : undefined;
     }
     this.#dirtySinceMs = undefined;
     this.#lastBackupMs = clock.monotonicMs();
@@ -257,69 +319,88 @@ export class Sidecar {
   }
 
   /**
+   * Looks at the main database's `-wal`: the last connection that closes removes it.
+   *
+   * An empty one is ambiguous. A server that has only read since its start, or since its last truncating checkpoint, has
+   * one; and our own read-only snapshot of a database that the server has closed makes one. So an empty `-wal` means
+   * "closed" only if it was another one, or not empty, when it was last looked at.
+   */
+  async #lookAtWal(isStopping: boolean): Promise<void> {
+    const { disk, profile } = this.#deps;
+    const wal = await disk.stat(`${this.#options.dataDir}/${profile.mainDatabase}-wal`);
+    const mark = wal === undefined ? undefined : fileMark(wal);
+    if (!isStopping || (wal !== undefined && wal.sizeBytes > 0)) this.#isDatabaseClosed = false;
+    else if (wal === undefined || mark !== this.#walMark) this.#isDatabaseClosed = true;
+    this.#walMark = mark;
+  }
+
+  /**
    * SIGTERM reaches every container at once and the grace may be cut short: so back up at once what changed, then wait
    * within the budget until Jellyfin has closed its database, and back up what it wrote last.
    */
-  async #stop(): Promise<ExitCode> {
-    const { clock, disk, hurry, jellyfin, log, profile } = this.#deps;
+  async #stop(stoppedMs: number): Promise<ExitCode> {
+    const { clock, disk, jellyfin, log, profile } = this.#deps;
     const { dataDir, shutdownBudgetMs } = this.#options;
-    const deadlineMs = clock.monotonicMs() + shutdownBudgetMs;
-    log.info('stopping', { budgetMs: shutdownBudgetMs });
-    hurry();
+    const deadlineMs = stoppedMs + shutdownBudgetMs;
     if (!this.#hasSeenHealthy) {
       log.info('stopped: jellyfin never became healthy, so nobody could have written anything');
       return EXIT.done;
     }
-    const signal = AbortSignal.timeout(shutdownBudgetMs);
+    const signal = AbortSignal.timeout(Math.max(0, Math.round(deadlineMs - clock.monotonicMs())));
+    const killedAfterMs = Math.min(KILLED_AFTER_MS, shutdownBudgetMs * KILLED_AFTER_OF_BUDGET);
     let failure: unknown;
-    let beside: Extract<BackupOutcome, { kind: 'beside_line' }> | undefined;
+    let isRefused = false;
     let lastTryMs = Number.NEGATIVE_INFINITY;
     let stillSince: { mark: string; ms: number } | undefined;
     for (;;) {
       const nowMs = (this.#tickMs = clock.monotonicMs());
-      const isRefused = (await jellyfin.health(signal)) === 'refused';
-      const { mark, hasOpenWal } = await observe(disk, dataDir, profile);
-      const isGone = isRefused && !hasOpenWal;
-      if (stillSince?.mark !== mark || !isRefused) stillSince = { mark, ms: nowMs };
-      const wasKilled = isRefused && nowMs - stillSince.ms >= KILLED_AFTER_MS;
-      const isLastChance = nowMs >= deadlineMs - STOP_MIN_GAP_MS;
-      if (
-        mark !== this.#storedMark &&
-        (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= STOP_MIN_GAP_MS)
-      ) {
-        lastTryMs = nowMs;
-        try {
-          const outcome = await this.#backUp(isGone, signal);
+      let pauseMs = STOP_POLL_MS;
+      try {
+        const probe = AbortSignal.any([signal, AbortSignal.timeout(STOP_PROBE_MS)]);
+        isRefused = (await jellyfin.health(probe)) === 'refused';
+        // Before the files are looked at: what is written between the two looks is then seen by the second.
+        await this.#lookAtWal(true);
+        const { mark } = await observe(disk, dataDir, profile);
+        const isGone = isRefused && this.#isDatabaseClosed;
+        if (stillSince?.mark !== mark || !isRefused) stillSince = { mark, ms: nowMs };
+        const wasKilled = isRefused && nowMs - stillSince.ms >= killedAfterMs;
+        const isLastChance = nowMs >= deadlineMs - STOP_MIN_GAP_MS;
+        if (mark === this.#storedMark) {
+          if (isGone || wasKilled) return await this.#stopped(isGone, signal);
+        } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= STOP_MIN_GAP_MS) {
+          lastTryMs = nowMs;
+          await this.#backUp(isGone, signal, mark);
           failure = undefined;
-          if (outcome.kind === 'beside_line') beside = outcome;
-        } catch (error) {
+          this.#failure.succeeded();
+        }
+      } catch (error) {
+        // What the end of the budget breaks off says nothing about why it was not enough.
+        if (!signal.aborted) {
           failure = error;
           this.#failure.failed(clock.monotonicMs(), error);
-          if (signal.aborted) break;
-          await clock.sleep(STOP_RETRY_MS, signal);
         }
-      } else if (mark === this.#storedMark && (isGone || wasKilled)) {
-        if (isGone && beside === undefined && !this.#isUnconfigured) await this.#recordCleanStop(signal);
-        log.info('stopped', { clean: isGone, lastBackupUtc: this.#lastBackupUtc });
-        if (beside === undefined) return EXIT.done;
-        log.error('the last write is stored, but the next start does not restore it', {
-          backup: beside.backup.name,
-          reason: beside.reason,
-        });
-        return EXIT.finalBackup;
+        pauseMs = STOP_RETRY_MS;
       }
-      if (clock.monotonicMs() >= deadlineMs) {
-        if (this.#isUnconfigured && failure === undefined) return EXIT.done;
-        break;
-      }
-      await clock.sleep(STOP_POLL_MS, signal);
+      if (signal.aborted || clock.monotonicMs() >= deadlineMs) break;
+      await clock.sleep(pauseMs, signal);
     }
-    const reason =
-      failure ??
-      new AgentError('final_backup_failed', 'jellyfin still ran when the shutdown budget ended', {
-        hint: 'what was written until then is stored; raise SHUTDOWN_BUDGET_SECONDS and the grace period',
-      });
+    if (this.#isUnconfigured && failure === undefined) return EXIT.done;
+    const reason = failure ?? budgetError(isRefused);
     log.error('final backup failed', { exitCodeOfCause: exitCodeOf(reason), ...errorFields(reason) });
+    return EXIT.finalBackup;
+  }
+
+  /** Everything that lies there is stored, and nobody writes any more. */
+  async #stopped(isGone: boolean, signal: AbortSignal): Promise<ExitCode> {
+    const { log } = this.#deps;
+    const beside = this.#beside;
+    if (isGone && beside === undefined && !this.#isUnconfigured) await this.#recordCleanStop(signal);
+    log.info('stopped', { clean: isGone, lastBackupUtc: this.#lastBackupUtc });
+    if (beside === undefined) return EXIT.done;
+    log.error('the last write is stored, but the next start does not restore it', {
+      backup: beside.backup.name,
+      reason: beside.reason,
+    });
     return EXIT.finalBackup;
   }
 
@@ -330,4 +411,16 @@ export class Sidecar {
       this.#deps.log.warn('clean stop not recorded', errorFields(error));
     }
   }
+}
+
+function budgetError(isRefused: boolean): AgentError {
+  return new AgentError(
+    'final_backup_failed',
+    isRefused
+      ? 'jellyfin had closed its port, but not its database, when the shutdown budget ended'
+      : 'jellyfin still ran when the shutdown budget ended',
+    {
+      hint: 'what was written until then is stored if a backup is logged above; raise SHUTDOWN_BUDGET_SECONDS and the grace period',
+    },
+  );
 }

@@ -211,6 +211,8 @@ export class Snapshotter {
         // refuses that one; for any other, no backup at all would be worse than one with the broken file.
         log.warn('not well-formed', { path });
       }
+      // A plugin that writes its file without end must not keep everything else from being backed up.
+      if (!copied.stoodStill) log.warn('backed up while it was being written', { path });
       staged.files.set(path, { sha256: copied.sha256, sizeBytes: copied.sizeBytes });
       return true;
     }

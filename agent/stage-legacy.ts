@@ -4,7 +4,7 @@ import { parseLegacyName } from './backup-name.ts';
 import { AgentError } from './errors.ts';
 import type { UnpackedEntry } from './ports.ts';
 import { scopeOf, type Profile } from './profile.ts';
-import { readParallel } from './read-backup.ts';
+import { asGone, readParallel } from './read-backup.ts';
 import { unsafePathReason } from './safe-path.ts';
 import { MINIMAL_SYSTEM_XML } from './settings-file.ts';
 import { requireConfigured, requireSpace, type StagedTree, type StageDeps } from './stage-backup.ts';
@@ -104,7 +104,11 @@ export async function stageLegacy(
   const treeDir = `${dir}/tree`;
   await disk.removeTree(dir);
   await disk.makeDir(rawDir);
-  const raw = await fetchRaw(deps, backup, rawDir, signal);
+  const raw = await fetchRaw(deps, backup, rawDir, signal).catch((error: unknown) => {
+    // Being told to stop is no damage.
+    signal?.throwIfAborted();
+    throw asGone(error, name);
+  });
   const toTarget = locate(profile, raw, name);
   const scope = scopeOf(profile);
   const staged: string[] = [];

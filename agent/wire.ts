@@ -7,6 +7,7 @@ import { SystemClock } from './adapters/system-clock.ts';
 import { TarZstd } from './adapters/tar-zstd.ts';
 import { BackupLine } from './backup-line.ts';
 import type { AgentConfig } from './config.ts';
+import { bootstrap } from './bootstrap.ts';
 import { drill } from './drill.ts';
 import type { Logger } from './log.ts';
 import { JELLYFIN, WORK_DIR } from './profile.ts';
@@ -15,8 +16,11 @@ import { withRetry, type RetryPolicy } from './retry.ts';
 import { Sidecar } from './sidecar.ts';
 import { Snapshotter } from './snapshot.ts';
 
-/** While stopping: try again at once and go on until the budget ends. */
-const HURRIED: RetryPolicy = { max: 1_000, backoffMs: 500 };
+/**
+ * While stopping: few and short retries of one call. The stop sequence itself goes on until the budget ends; a call that did
+ * would double its wait up to a minute and sleep through the store's return.
+ */
+const HURRIED: RetryPolicy = { max: 2, backoffMs: 500 };
 
 /** Builds the adapters of one command. The only file that imports `adapters/`, but for the health server in main.ts. */
 export function wireRestore(
@@ -41,7 +45,8 @@ export function wireRestore(
 
 export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode): Sidecar {
   const { policy, ...deps } = wireRestore(config, log, worker);
-  const { dataDir } = config;
+  const { admin, dataDir } = config;
+  const jellyfin = new HttpJellyfin(config.jellyfinUrl);
   const snapshotter = new Snapshotter(deps, { dataDir, includeBulk: config.backupArtwork });
   const line = new BackupLine(
     { ...deps, snapshotter, minBackupSizeBytes: config.minBackupSizeBytes },
@@ -52,7 +57,10 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
     {
       ...deps,
       line,
-      jellyfin: new HttpJellyfin(config.jellyfinUrl),
+      jellyfin,
+      ...(admin === undefined
+        ? {}
+        : { bootstrap: (signal) => bootstrap({ ...deps, setup: jellyfin }, admin, signal) }),
       hurry: () => Object.assign(policy, HURRIED),
       ...(config.drillIntervalSeconds === 0 ? {} : { drill: (signal) => drill(deps, scratchDir, signal) }),
     },

@@ -26,7 +26,7 @@ export const ALERT_FREQUENCY = 'PT15M';
 /** The smallest window that a whole interval between two backups fits into. */
 export function alertWindow({ backupIntervalSeconds }: AlertTiming): string {
   const needed = backupIntervalSeconds / 60 + MARGIN_MINUTES;
-  return (WINDOWS.find(([minutes]) => minutes >= needed) ?? (WINDOWS.at(-1) as (typeof WINDOWS)[number]))[1];
+  return WINDOWS.find(([minutes]) => minutes >= needed)?.[1] ?? 'P2D';
 }
 
 /**

@@ -141,8 +141,8 @@ function urnOf({ project, stack }: MonitorState, type: string, name: string, par
   return `urn:pulumi:${stack}::${project}::${qualified}::${name}`;
 }
 
-function unary<Request>(answer: (request: Request) => unknown): UntypedHandleCall {
-  return ((call: { request: Request }, callback: sendUnaryData<unknown>) => {
+function unary(answer: (request: never) => unknown): UntypedHandleCall {
+  return ((call: { request: never }, callback: sendUnaryData<unknown>) => {
     try {
       callback(null, answer(call.request));
     } catch (error) {
@@ -151,5 +151,5 @@ function unary<Request>(answer: (request: Request) => unknown): UntypedHandleCal
         details: error instanceof Error ? error.message : String(error),
       });
     }
-  }) as UntypedHandleCall;
+  }) as unknown as UntypedHandleCall;
 }

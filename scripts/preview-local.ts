@@ -23,9 +23,9 @@ try {
     config: { ...stackFile.config, ...Object.fromEntries(positionals.map(parsePair)) },
     secrets: stackFile.secrets,
   });
-  console.log(values.json ? JSON.stringify(mask(evaluation), null, 2) : report(evaluation));
+  process.stdout.write(`${values.json ? JSON.stringify(mask(evaluation), null, 2) : report(evaluation)}\n`);
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;
 }
 

@@ -1,10 +1,9 @@
 /** Pure: an evaluated program as text that a person understands at first sight. Secrets are masked. */
 import { ROLE } from '../components/roles.ts';
 import type { CostEstimate, CostInput } from './cost.ts';
+import type { ContainerSpec, DeployedApp } from './deployed-app.ts';
 import type { RecordedResource } from './local-monitor.ts';
 import { mask, reveal } from './wire-values.ts';
-
-type Json = Record<string, any>; // eslint-disable-line @typescript-eslint/no-explicit-any -- JSON that was typed in the program
 
 /** The tree of components and resources, each with what matters about it. */
 export function renderTree(resources: readonly RecordedResource[]): string {
@@ -72,106 +71,150 @@ const OWN_NAME: Readonly<Record<string, string>> = {
   scheduledqueryrule: 'ruleName',
 };
 
-const DETAILS: Readonly<Record<string, (inputs: Json) => string[]>> = {
-  StorageAccount: (i) => [
-    `${i['sku'].name} | shared key ${i['allowSharedKeyAccess'] ? 'ON (Azure Files needs it)' : 'off'} | public blobs ${i['allowBlobPublicAccess'] ? 'YES' : 'no'} | ${i['minimumTlsVersion']}`,
+// Typed as what the program itself wrote; a wrong guess would show as `undefined` in the tree.
+const DETAILS: Readonly<Record<string, (inputs: never) => string[]>> = {
+  StorageAccount: (i: Account) => [
+    `${i.sku.name} | shared key ${i.allowSharedKeyAccess ? 'ON (Azure Files needs it)' : 'off'} | public blobs ${i.allowBlobPublicAccess ? 'YES' : 'no'} | ${i.minimumTlsVersion}`,
   ],
-  FileShare: (i) => [`${i['shareQuota']} GiB, ${i['accessTier']}`],
-  BlobContainer: (i) => [`public access: ${i['publicAccess']}`],
-  BlobServiceProperties: (i) => [
-    `versioning ${i['isVersioningEnabled'] ? 'on' : 'off'}, soft delete ${i['deleteRetentionPolicy'].days} days`,
+  FileShare: (i: Share) => [`${String(i.shareQuota)} GiB, ${i.accessTier}`],
+  BlobContainer: (i: { publicAccess: string }) => [`public access: ${i.publicAccess}`],
+  BlobServiceProperties: (i: { isVersioningEnabled: boolean; deleteRetentionPolicy: { days: number } }) => [
+    `versioning ${i.isVersioningEnabled ? 'on' : 'off'}, soft delete ${String(i.deleteRetentionPolicy.days)} days`,
   ],
-  ManagementPolicy: (i) => i['policy'].rules.map((rule: Json) => `${rule['name']} (old versions only)`),
-  Registry: (i) => [`${i['sku'].name} | admin user ${i['adminUserEnabled'] ? 'YES' : 'no'}`],
-  TaskRun: (i) => [`builds a new image when its hash changes: ${i['forceUpdateTag']}`],
-  ManagedEnvironment: (i) =>
-    i['workloadProfiles'].map((profile: Json) => `workload profile ${profile['name']}`),
-  ManagedEnvironmentsStorage: ({ properties: { azureFile } }) => [
-    `Azure Files ${azureFile.accountName}/${azureFile.shareName}, ${azureFile.accessMode}, account key ${azureFile.accountKey}`,
+  ManagementPolicy: (i: { policy: { rules: { name: string }[] } }) =>
+    i.policy.rules.map(({ name }) => `${name} (old versions only)`),
+  Registry: (i: { sku: { name: string }; adminUserEnabled: boolean }) => [
+    `${i.sku.name} | admin user ${i.adminUserEnabled ? 'YES' : 'no'}`,
   ],
-  RoleAssignment: (i) => [
-    `${roleName(i['roleDefinitionId'])} on ${String(i['scope']).split('/').slice(-2).join('/')} -> ${i['principalType']}`,
+  TaskRun: (i: { forceUpdateTag: string }) => [
+    `builds a new image when its hash changes: ${i.forceUpdateTag}`,
   ],
-  ScheduledQueryRule: (i) => [
-    `every ${i['evaluationFrequency']} over ${i['windowSize']}, mails ${i['actions'].actionGroups.length > 0 ? 'the action group' : 'nobody (alertEmail is empty)'}`,
+  ManagedEnvironment: (i: { workloadProfiles: { name: string }[] }) =>
+    i.workloadProfiles.map(({ name }) => `workload profile ${name}`),
+  ManagedEnvironmentsStorage: ({
+    properties: { azureFile },
+  }: {
+    properties: { azureFile: Record<string, string> };
+  }) => [
+    `Azure Files ${azureFile['accountName'] ?? ''}/${azureFile['shareName'] ?? ''}, ${azureFile['accessMode'] ?? ''}, account key ${azureFile['accountKey'] ?? ''}`,
   ],
-  Workspace: (i) => [`${i['retentionInDays']} days, at most ${i['workspaceCapping'].dailyQuotaGb} GB a day`],
+  RoleAssignment: (i: { roleDefinitionId: string; scope: string; principalType: string }) => [
+    `${roleName(i.roleDefinitionId)} on ${i.scope.split('/').slice(-2).join('/')} -> ${i.principalType}`,
+  ],
+  ScheduledQueryRule: (i: {
+    evaluationFrequency: string;
+    windowSize: string;
+    actions: { actionGroups: string[] };
+  }) => [
+    `every ${i.evaluationFrequency} over ${i.windowSize}, mails ${i.actions.actionGroups.length > 0 ? 'the action group' : 'nobody (alertEmail is empty)'}`,
+  ],
+  Workspace: (i: { retentionInDays: number; workspaceCapping: { dailyQuotaGb: number } }) => [
+    `${String(i.retentionInDays)} days, at most ${String(i.workspaceCapping.dailyQuotaGb)} GB a day`,
+  ],
   ContainerApp: containerAppDetails,
 };
 
+interface Account {
+  sku: { name: string };
+  allowSharedKeyAccess: boolean;
+  allowBlobPublicAccess: boolean;
+  minimumTlsVersion: string;
+}
+interface Share {
+  shareQuota: number;
+  accessTier: string;
+}
+type Template = DeployedApp['template'];
+interface Configuration {
+  activeRevisionsMode: string;
+  ingress: { targetPort: number; ipSecurityRestrictions: { ipAddressRange: string }[] };
+  secrets: { name: string }[];
+}
+
 function details({ custom, type, inputs }: RecordedResource): string[] {
   if (!custom) return [];
-  const masked = mask(inputs) as Json;
+  const masked = mask(inputs) as Record<string, unknown>;
   // One secret makes the app's whole configuration one; of what is inside, only addresses and names are printed.
   const configuration =
     shortType(type) === 'ContainerApp' ? { configuration: reveal(inputs['configuration']) } : {};
-  return DETAILS[shortType(type)]?.({ ...masked, ...configuration }) ?? [];
+  return DETAILS[shortType(type)]?.({ ...masked, ...configuration } as never) ?? [];
 }
+
+const ROLE_NAME: Readonly<Record<string, string>> = {
+  [ROLE.acrPull]: 'AcrPull',
+  [ROLE.storageBlobDataContributor]: 'Storage Blob Data Contributor',
+};
 
 function roleName(id: string): string {
-  const found = Object.entries(ROLE).find(([, guid]) => id.endsWith(guid));
-  return (
-    { acrPull: 'AcrPull', storageBlobDataContributor: 'Storage Blob Data Contributor' }[found?.[0] ?? ''] ??
-    id
-  );
+  return ROLE_NAME[id.split('/').at(-1) ?? ''] ?? id;
 }
 
-function containerAppDetails(inputs: Json): string[] {
-  const { template } = inputs;
+function containerAppDetails({
+  template,
+  configuration,
+}: {
+  template: Template;
+  configuration: Configuration;
+}): string[] {
   const { scale } = template;
   return [
-    `replicas ${scale.minReplicas}..${scale.maxReplicas}, cooldown ${scale.cooldownPeriod} s, grace ${template.terminationGracePeriodSeconds} s`,
-    renderIngress(inputs['configuration']),
-    ...template.volumes.map(
-      (volume: Json) =>
-        `volume ${volume['name']} = ${volume['storageType']}${volume['storageName'] === undefined ? '' : ` ${volume['storageName']}`}`,
+    `replicas ${String(scale.minReplicas)}..${String(scale.maxReplicas)}, cooldown ${String(scale.cooldownPeriod)} s, grace ${String(template.terminationGracePeriodSeconds)} s`,
+    renderIngress(configuration),
+    ...template.volumes.map(({ name, storageType, storageName = '' }) =>
+      `volume ${name} = ${storageType} ${storageName}`.trimEnd(),
     ),
-    ...template.initContainers.flatMap((container: Json) => renderContainer('first', container)),
-    ...template.containers.flatMap((container: Json) => renderContainer('then', container)),
+    ...template.initContainers.flatMap((container) => renderContainer('first', container)),
+    ...template.containers.flatMap((container) => renderContainer('then', container)),
   ];
 }
 
-function renderIngress({ ingress, secrets, activeRevisionsMode }: Json): string {
-  const allowed = ingress.ipSecurityRestrictions.map((rule: Json) => rule['ipAddressRange']).join(', ');
-  const held = secrets.map((secret: Json) => secret['name']).join(', ');
-  return `${activeRevisionsMode} revision | https -> ${ingress.targetPort} from ${allowed === '' ? 'everywhere' : allowed} | secrets: ${held === '' ? 'none' : held}`;
+function renderIngress({ ingress, secrets, activeRevisionsMode }: Configuration): string {
+  const allowed = ingress.ipSecurityRestrictions.map(({ ipAddressRange }) => ipAddressRange).join(', ');
+  const held = secrets.map(({ name }) => name).join(', ');
+  return `${activeRevisionsMode} revision | https -> ${String(ingress.targetPort)} from ${allowed === '' ? 'everywhere' : allowed} | secrets: ${held === '' ? 'none' : held}`;
 }
 
-function renderContainer(order: string, container: Json): string[] {
-  const args = container['args'] === undefined ? '' : ` (${container['args'].join(' ')})`;
-  const probes = (container['probes'] ?? []).map(
-    (probe: Json) =>
-      `${probe['type']} ${probe['httpGet'].port}${probe['httpGet'].path} every ${probe['periodSeconds']} s x${probe['failureThreshold']}`,
+function renderContainer(
+  order: string,
+  { name, image, args, env, resources, volumeMounts, probes = [] }: ContainerSpec,
+): string[] {
+  const shown = probes.map(
+    ({ type, httpGet, periodSeconds, failureThreshold }) =>
+      `${type} ${String(httpGet.port)}${httpGet.path} every ${String(periodSeconds)} s x${String(failureThreshold)}`,
   );
   return [
-    `${order} ${container['name']}${args}: ${container['resources'].cpu} vCPU, ${container['resources'].memory}`,
-    `     image ${container['image']}`,
-    `     mounts ${container['volumeMounts'].map((mount: Json) => `${mount['mountPath']}=${mount['volumeName']}`).join('  ')}`,
-    ...(probes.length === 0 ? [] : [`     probes ${probes.join(' | ')}`]),
-    ...container['env'].map(
-      (entry: Json) =>
-        `     ${entry['name']}=${entry['secretRef'] === undefined ? entry['value'] : `[secret ${entry['secretRef']}]`}`,
+    `${order} ${name}${args === undefined ? '' : ` (${args.join(' ')})`}: ${String(resources.cpu)} vCPU, ${resources.memory}`,
+    `     image ${image}`,
+    `     mounts ${volumeMounts.map(({ mountPath, volumeName }) => `${mountPath}=${volumeName}`).join('  ')}`,
+    ...(shown.length === 0 ? [] : [`     probes ${shown.join(' | ')}`]),
+    ...env.map(
+      ({ name: key, value = '', secretRef }) =>
+        `     ${key}=${secretRef === undefined ? value : `[secret ${secretRef}]`}`,
     ),
   ];
 }
 
 /** What the cost of these resources depends on. */
 export function costInputOf(resources: readonly RecordedResource[]): CostInput {
-  const find = (type: string, name?: string): Json =>
-    (resources.find((r) => r.type.endsWith(`:${type}`) && (name === undefined || r.name === name))?.inputs ??
-      {}) as Json;
-  const { template } = find('ContainerApp');
-  const sum = (read: (container: Json) => number): number =>
-    template.containers.reduce((total: number, c: Json) => total + read(c), 0);
+  const inputsOf = (type: string, name?: string): unknown => {
+    const found = resources.find(
+      (r) => r.type.endsWith(`:${type}`) && (name === undefined || r.name === name),
+    );
+    if (found === undefined)
+      throw new Error(`estimate the cost failed: the program creates no ${type} ${name ?? ''}`);
+    return found.inputs;
+  };
+  const { containers, scale } = (inputsOf('ContainerApp') as { template: Template }).template;
+  const share = inputsOf('FileShare') as Share;
   return {
-    cpu: sum((container) => container['resources'].cpu),
-    memoryGib: sum((container) => Number.parseFloat(container['resources'].memory)),
-    alwaysOn: template.scale.minReplicas > 0,
-    cooldownSeconds: template.scale.cooldownPeriod,
-    mediaGib: find('FileShare')['shareQuota'],
-    mediaTier: find('FileShare')['accessTier'],
-    mediaRedundancy: find('StorageAccount', 'media')['sku'].name,
-    backupRedundancy: find('StorageAccount', 'backup')['sku'].name,
+    cpu: containers.reduce((sum, container) => sum + container.resources.cpu, 0),
+    memoryGib: containers.reduce((sum, container) => sum + Number.parseFloat(container.resources.memory), 0),
+    alwaysOn: scale.minReplicas > 0,
+    cooldownSeconds: scale.cooldownPeriod,
+    mediaGib: share.shareQuota,
+    mediaTier: share.accessTier,
+    mediaRedundancy: (inputsOf('StorageAccount', 'media') as Account).sku.name,
+    backupRedundancy: (inputsOf('StorageAccount', 'backup') as Account).sku.name,
     hasRegistry: resources.some(({ type }) => type.endsWith(':Registry')),
     hasAlert: resources.some(({ type }) => type.endsWith(':ScheduledQueryRule')),
   };

@@ -50,7 +50,7 @@ function must(result: Result, what: string): string {
 }
 
 function step(text: string): void {
-  console.log(`- ${text}`);
+  process.stdout.write(`- ${text}\n`);
 }
 
 /** A base with what the real one has for us: Node under /nodejs/bin, the C library, a /tmp; no shell. */
@@ -89,7 +89,7 @@ function build(tag: string, context: string, args: Record<string, string>): Resu
   );
 }
 
-async function runAgent(connectionString: string): Promise<void> {
+function runAgent(connectionString: string): void {
   const inspected = JSON.parse(must(buildah('inspect', '--type', 'image', 'agent'), 'inspect')) as {
     OCIv1: { config: { User: string; Entrypoint: string[] } };
   };
@@ -181,9 +181,9 @@ try {
   const context = join(PROJECT_DIR, directory);
   must(build('agent', context, {}), 'build the agent');
   step(`agent image from context ${hash.slice(0, 12)}: ${String(sizeOf('agent'))} MB`);
-  await runAgent(azurite.connectionString);
+  runAgent(azurite.connectionString);
   await testRunnerImage(context);
-  console.log(`test:image passed in ${((performance.now() - started) / 1_000).toFixed(0)} s`);
+  process.stdout.write(`test:image passed in ${((performance.now() - started) / 1_000).toFixed(0)} s\n`);
 } finally {
   await azurite.stop();
   rmSync(root, { recursive: true, force: true });

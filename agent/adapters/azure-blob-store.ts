@@ -83,9 +83,16 @@ function classify(error: RestError): { code: ErrorCode; retryable: boolean } {
 /** `BlobStore` on Azure Blob Storage, or its emulator. Knows nothing of backups. */
 export class AzureBlobStore implements BlobStore {
   readonly #container: ContainerClient;
+  readonly #requestTimeoutMs: number;
 
-  constructor(credential: StoreCredential, containerName: string) {
+  /** @param options.requestTimeoutMs For one request, its body included; shorter only where a test waits for it. */
+  constructor(
+    credential: StoreCredential,
+    containerName: string,
+    options: { requestTimeoutMs?: number } = {},
+  ) {
     this.#container = serviceClient(credential).getContainerClient(containerName);
+    this.#requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
   }
 
   describe(): string {
@@ -233,7 +240,7 @@ export class AzureBlobStore implements BlobStore {
     signal: AbortSignal | undefined,
     work: (signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
-    const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(this.#requestTimeoutMs);
     try {
       return await work(signal === undefined ? timeout : AbortSignal.any([signal, timeout]));
     } catch (error) {
@@ -268,7 +275,7 @@ export class AzureBlobStore implements BlobStore {
       });
     }
     const reason = hasTimedOut
-      ? `no answer in ${String(REQUEST_TIMEOUT_MS / 1000)} s`
+      ? `no answer in ${String(this.#requestTimeoutMs / 1000)} s`
       : (error as Error).message;
     return new AgentError('store_unreachable', `${what} failed: ${reason}`, {
       cause: error,

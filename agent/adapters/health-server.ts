@@ -22,7 +22,8 @@ export async function serveHealth(
     response.end(`${JSON.stringify({ alive: isAlive, ...now })}\n`);
   });
   await new Promise<void>((resolve) => {
-    server.once('error', (error) => {
+    // `on`: a later error without a listener would end the process, backups and all.
+    server.on('error', (error) => {
       log.warn('no liveness answer', { ...address, ...errorFields(error) });
       resolve();
     });

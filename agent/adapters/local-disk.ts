@@ -80,11 +80,19 @@ export class LocalDisk implements Disk {
   }
 
   async readStable(path: string): Promise<{ bytes: Uint8Array; stat: FileStat } | undefined> {
-    return this.#standingStill(path, async (stat) => {
+    const read = await this.#standingStill(path, async (stat) => {
       const chunks: Uint8Array[] = [];
       for await (const chunk of this.read(path)) chunks.push(chunk);
       return { bytes: Buffer.concat(chunks), stat };
     });
+    if (read?.stoodStill !== false) return read;
+    throw new AgentError(
+      'source_damaged',
+      `read ${path}: it did not stand still in ${String(STABLE_TRIES)} tries`,
+      {
+        retryable: true,
+      },
+    );
   }
 
   async copyStable(source: string, target: string) {
@@ -102,25 +110,22 @@ export class LocalDisk implements Disk {
     });
   }
 
-  async #standingStill<T>(path: string, readIt: (stat: FileStat) => Promise<T>): Promise<T | undefined> {
-    for (let attempt = 0; attempt < STABLE_TRIES; attempt += 1) {
+  async #standingStill<T>(
+    path: string,
+    readIt: (stat: FileStat) => Promise<T>,
+  ): Promise<(T & { stoodStill: boolean }) | undefined> {
+    for (let attempt = 1; ; attempt += 1) {
+      const isLast = attempt >= STABLE_TRIES;
       const before = await this.stat(path);
       if (before === undefined) return undefined;
-      if (isSettled(before)) {
+      if (isLast || isSettled(before)) {
         const result = await unlessAbsent(readIt(before));
         const after = await this.stat(path);
-        if (result !== undefined && after !== undefined && fileMark(after) === fileMark(before))
-          return result;
+        const stoodStill = after !== undefined && fileMark(after) === fileMark(before);
+        if (result !== undefined && (stoodStill || isLast)) return { ...result, stoodStill };
       }
       await delay(STABLE_WAIT_MS);
     }
-    throw new AgentError(
-      'source_damaged',
-      `read ${path}: it did not stand still in ${String(STABLE_TRIES)} tries`,
-      {
-        retryable: true,
-      },
-    );
   }
 
   async *read(path: string): AsyncIterable<Uint8Array> {

@@ -27,7 +27,7 @@ beforeEach(async () => {
 async function failure(promise: Promise<unknown>): Promise<RestError & { code?: string }> {
   return promise.then(
     () => Promise.reject(new Error('succeeded')),
-    (error: RestError) => error,
+    (error: unknown) => error as RestError,
   );
 }
 const upload = (name: string, content: Buffer | string = 'x') =>
@@ -49,7 +49,7 @@ test('without rules every operation passes, and the log names it', async () => {
   const lease = client.getBlobClient('b').getBlobLeaseClient();
   await lease.acquireLease(15);
   await lease.releaseLease();
-  for await (const _ of client.listBlobsFlat({ prefix: 'dir/a b' }));
+  await client.listBlobsFlat({ prefix: 'dir/a b' }).next();
   await blob.delete();
   expect(proxy.requests.map(({ operation, name, storeStatus }) => [operation, name, storeStatus])).toEqual([
     ['PutBlock', 'dir/a b+c&ü.tar', 201],
@@ -106,7 +106,7 @@ test('a rule takes its n-th request, or so many times, and leaves the others to 
     outcomes.push(
       await upload(name).then(
         () => 'ok',
-        (error: RestError) => error.statusCode,
+        (error: unknown) => (error as RestError).statusCode,
       ),
     );
   }
