@@ -45,14 +45,26 @@ export function readStackConfig(): {
   const project = pulumi.getProject();
   const fullKey = (key: string): string => (key.includes(':') ? key : `${project}:${key}`);
   // Not Config.get: it warns about secret keys, and this only tests the value; the secret itself is read below.
-  const config = parseStackConfig(
-    (key) => pulumi.runtime.getConfig(fullKey(key)),
-    (key) => isConfigSecret?.(fullKey(key)) ?? true,
+  const config = asRunError(() =>
+    parseStackConfig(
+      (key) => pulumi.runtime.getConfig(fullKey(key)),
+      (key) => isConfigSecret?.(fullKey(key)) ?? true,
+    ),
   );
   return {
     config,
     jellyfinApiKey: config.hasApiKey ? new pulumi.Config().requireSecret('jellyfinApiKey') : undefined,
   };
+}
+
+/** The CLI prints a RunError as its message alone; anything else with a stack, which says nothing to an operator. */
+function asRunError<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof ConfigError) throw new pulumi.RunError(error.message);
+    throw error;
+  }
 }
 
 function deepFreeze<T extends object>(value: T): T {
