@@ -3,13 +3,13 @@ import { mkdir } from 'node:fs/promises';
 import { startAzurite } from '../../tests/support/azurite.ts';
 import { cleanUp } from '../../tests/support/clean-up.ts';
 import { makeTempDir } from '../../tests/support/temp-dir.ts';
+import { deployedReplica } from './replica-spec.ts';
 import { Report } from './report.ts';
 import { walkThrough } from './walk.ts';
 import { freePort, jellyfinOf, makeMedia, type World } from './world.ts';
 
 /** The walk ends by itself, also when something in it waits for ever. */
 const LIMIT_MS = 5 * 60_000;
-const JELLYFIN_VERSION = '10.11.11';
 
 const report = new Report((text) => process.stdout.write(text));
 const limit = setTimeout(() => {
@@ -25,7 +25,11 @@ try {
   const mediaDir = join(dir, 'media-volume');
   await mkdir(mediaDir);
   await makeMedia(mediaDir);
-  const azurite = await startAzurite();
+  const [azurite, app, bootstrappedApp] = await Promise.all([
+    startAzurite(),
+    deployedReplica(false),
+    deployedReplica(true),
+  ]);
   const containerName = 'jellyfin-backups';
   const store = azurite.container(containerName);
   await store.create();
@@ -46,9 +50,11 @@ try {
         ? jellyfin.bin
         : 'a stand-in with a real WAL database (JELLYFIN_BIN=… for a real one)',
     ],
+    ['replica', 'the Container App of index.ts, evaluated by the real Pulumi SDK'],
     ['agent', 'dist/agent.mjs, as init container and as sidecar'],
   ]);
-  await walkThrough({ world, store, report, jellyfinVersion: JELLYFIN_VERSION });
+  const second = { ...world, containerName: await azurite.createContainer(), jellyfinPort: await freePort() };
+  await walkThrough({ world, store, report, app, bootstrapped: { app: bootstrappedApp, world: second } });
   isGood = true;
 } catch (error) {
   report.check('the walk comes to its end', false, error instanceof Error ? error.message : String(error));

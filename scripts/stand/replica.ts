@@ -3,26 +3,26 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CONTAINER, ENV } from '../../agent/contract.ts';
 import { startProcess, type ProcessExit, type RunningProcess } from '../../tests/support/processes.ts';
-import type { ContainerSpec, ReplicaSpec } from './replica-spec.ts';
+import { environmentOf, type ContainerSpec, type DeployedApp } from '../deployed-app.ts';
 import type { World } from './world.ts';
 
 const INIT_TIMEOUT_MS = 60_000;
 
 /**
- * Executes a replica's spec with processes for containers and folders for volumes.
+ * Executes a deployed replica with processes for containers and folders for volumes.
  *
  * What differs from Azure, and nothing else: mount paths become folders, the managed identity becomes Azurite's connection
  * string, ports become free ones.
  */
 export class Replica {
   readonly number: number;
-  readonly #spec: ReplicaSpec;
+  readonly #app: DeployedApp;
   readonly #world: World;
   readonly #dir: string;
   readonly #running = new Map<string, RunningProcess>();
 
-  constructor(spec: ReplicaSpec, world: World, number: number) {
-    this.#spec = spec;
+  constructor(app: DeployedApp, world: World, number: number) {
+    this.#app = app;
     this.#world = world;
     this.number = number;
     this.#dir = join(world.dir, `replica-${String(number)}`);
@@ -43,14 +43,14 @@ export class Replica {
   async init(
     overrides: Readonly<Record<string, string>> = {},
   ): Promise<{ exit: ProcessExit; log: Record<string, unknown>[] }> {
-    for (const volume of this.#spec.volumes) {
+    for (const volume of this.#app.template.volumes) {
       if (volume.storageType === 'EmptyDir') await mkdir(join(this.#dir, volume.name), { recursive: true });
     }
     let last: { exit: ProcessExit; log: Record<string, unknown>[] } = {
       exit: { code: 0, signal: null },
       log: [],
     };
-    for (const container of this.#spec.initContainers) {
+    for (const container of this.#app.template.initContainers) {
       const child = this.#start(container, overrides);
       last = { exit: await child.waitForExit(INIT_TIMEOUT_MS), log: child.jsonLines() };
       if (last.exit.code !== 0) return last;
@@ -61,13 +61,14 @@ export class Replica {
   /** Starts all containers at once, as the platform does. */
   async start(): Promise<void> {
     if (this.#world.jellyfin.kind === 'real') await this.#seedPort();
-    for (const container of this.#spec.containers) this.#running.set(container.name, this.#start(container));
+    for (const container of this.#app.template.containers)
+      this.#running.set(container.name, this.#start(container));
   }
 
   /** SIGTERM to every container at once, SIGKILL after the grace period. */
   async stop(): Promise<Map<string, ProcessExit>> {
     for (const child of this.#running.values()) child.signal('SIGTERM');
-    return this.#exits(this.#spec.terminationGracePeriodSeconds * 1000);
+    return this.#exits(this.#app.template.terminationGracePeriodSeconds * 1000);
   }
 
   /** The node is gone: SIGKILL to everything at once. */
@@ -119,7 +120,7 @@ export class Replica {
   #envOf(container: ContainerSpec): Record<string, string> {
     const env: Record<string, string> = {};
     const identity: string[] = [ENV.storageAccount, ENV.clientId];
-    for (const { name, value = '' } of container.env) {
+    for (const [name, value] of Object.entries(environmentOf(this.#app, container))) {
       if (!identity.includes(name)) env[name] = this.#toFolder(value, container);
     }
     if (container.env.some(({ name }) => name === ENV.storageAccount)) {
@@ -136,7 +137,7 @@ export class Replica {
   #toFolder(value: string, container: ContainerSpec): string {
     for (const { mountPath, volumeName } of container.volumeMounts) {
       if (value !== mountPath && !value.startsWith(`${mountPath}/`)) continue;
-      const volume = this.#spec.volumes.find((one) => one.name === volumeName);
+      const volume = this.#app.template.volumes.find((one) => one.name === volumeName);
       const folder = volume?.storageType === 'AzureFile' ? this.#world.mediaDir : join(this.#dir, volumeName);
       return `${folder}${value.slice(mountPath.length)}`;
     }

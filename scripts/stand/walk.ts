@@ -7,7 +7,7 @@ import type { ContainerClient } from '@azure/storage-blob';
 import { CONTAINER } from '../../agent/contract.ts';
 import { formatBytes } from '../../agent/table.ts';
 import { JellyfinClient } from './jellyfin-client.ts';
-import { replicaSpec } from './replica-spec.ts';
+import type { DeployedApp } from '../deployed-app.ts';
 import { Replica } from './replica.ts';
 import type { Report } from './report.ts';
 import type { World } from './world.ts';
@@ -28,7 +28,9 @@ interface Walk {
   world: World;
   store: ContainerClient;
   report: Report;
-  jellyfinVersion: string;
+  app: DeployedApp;
+  /** The same app, with the stack's default: a generated administrator. */
+  bootstrapped: { app: DeployedApp; world: World };
 }
 
 const backupLine = /last_backup_utc=(\S+) size_bytes=(\d+)/;
@@ -73,7 +75,7 @@ function describeState({ users, keys, libraries, played }: ServerState): string 
 
 async function coldStart(walk: Walk, number: number): Promise<Replica> {
   const { report, world } = walk;
-  const replica = new Replica(replicaSpec(walk.jellyfinVersion), world, number);
+  const replica = new Replica(walk.app, world, number);
   const { exit, log } = await replica.init();
   const restored = log.find((line) => line['msg'] === 'restored');
   const what =
@@ -225,7 +227,7 @@ async function storeFaults(walk: Walk): Promise<void> {
   await store
     .getBlockBlobClient(damaged)
     .upload('not an archive', 14, { metadata: { sha256: '0'.repeat(64), size: '14' } });
-  const replica = new Replica(replicaSpec(walk.jellyfinVersion), world, 90);
+  const replica = new Replica(walk.app, world, 90);
   const { exit, log } = await replica.init();
   const restored = log.find((line) => line['msg'] === 'restored');
   report.check(
@@ -236,7 +238,7 @@ async function storeFaults(walk: Walk): Promise<void> {
   await store.deleteBlob(damaged);
 
   const dead = world.connectionString.replace(/(BlobEndpoint=http:\/\/127\.0\.0\.1:)\d+/, '$11');
-  const offline = new Replica(replicaSpec(walk.jellyfinVersion), world, 91);
+  const offline = new Replica(walk.app, world, 91);
   const refused = await offline.init({ AZURE_STORAGE_CONNECTION_STRING: dead });
   const left = (await readdir(offline.dataDir)).filter((name) => name !== '.agent');
   report.check(
@@ -268,6 +270,28 @@ async function openWithTar(walk: Walk): Promise<void> {
   );
 }
 
+/** The stack's default: nobody ever sees the wizard of a server on a public address. */
+async function bootstrapped(walk: Walk): Promise<void> {
+  const { report } = walk;
+  const { app, world } = walk.bootstrapped;
+  report.chapter('A brand-new server as `pulumi up` deploys it: with a generated administrator');
+  const replica = await coldStart({ ...walk, app, world }, 80);
+  await nextBackup(walk, replica);
+  const client = new JellyfinClient(urlOf(world));
+  const { StartupWizardCompleted } = await client.publicInfo();
+  report.check(
+    'the sidecar completes the wizard',
+    StartupWizardCompleted,
+    `StartupWizardCompleted: ${String(StartupWizardCompleted)}`,
+  );
+  const secret = (name: string) => app.secrets.get(name) ?? '';
+  await client.logIn(secret('jellyfin-admin-user'), secret('jellyfin-admin-password'));
+  const libraries = await client.libraries();
+  report.check('its administrator signs in', libraries.length > 0, `library ${libraries.join(', ')}`);
+  await replica.stop();
+  report.event('platform', 'SIGTERM to all');
+}
+
 /** The client's success criteria, one after the other, on one machine. */
 export async function walkThrough(walk: Walk): Promise<void> {
   const { report, world } = walk;
@@ -294,6 +318,7 @@ export async function walkThrough(walk: Walk): Promise<void> {
   );
 
   await killed(walk, second, movies);
+  await bootstrapped(walk);
   await storeFaults(walk);
   await openWithTar(walk);
 }
