@@ -1,5 +1,5 @@
 /** `npm run docs`: writes the table of configuration keys, made of Pulumi.yaml, into the README. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { declaredKeys } from './project-config.ts';
 
@@ -22,13 +22,10 @@ export function withConfigTable(readme: string, projectDir: string): string {
   return `${readme.slice(0, begin + BEGIN.length)}\n${configTable(projectDir)}\n${readme.slice(end)}`;
 }
 
-/** The files that may hold the table. */
-export const README_FILES = ['README.md', 'README.infra.md'] as const;
+/** The file that holds the table. */
+export const README_FILE = 'README.md';
 
 if (process.argv[1]?.endsWith('config-table.ts') === true) {
-  for (const file of README_FILES.map((name) => join(process.cwd(), name)).filter((path) =>
-    existsSync(path),
-  )) {
-    writeFileSync(file, withConfigTable(readFileSync(file, 'utf8'), process.cwd()));
-  }
+  const file = join(process.cwd(), README_FILE);
+  writeFileSync(file, withConfigTable(readFileSync(file, 'utf8'), process.cwd()));
 }
