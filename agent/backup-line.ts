@@ -63,7 +63,8 @@ class FencedError extends Error {
   override readonly name = 'FencedError';
 }
 
-const countOf = (value: string | undefined) => (value === undefined ? undefined : Number(value));
+/** A count that a person mistyped is none: compared with it, every backup would look like a collapse. */
+const countOf = (value: string | undefined) => (/^\d+$/.test(value ?? '') ? Number(value) : undefined);
 
 function countsOf(newest: StoredBackup | undefined): Partial<Counts> | undefined {
   const users = countOf(newest?.item.metadata['users']);

@@ -59,7 +59,7 @@ export async function bootstrap(
   for (let count = 1; count <= ATTEMPTS; count += 1) {
     try {
       const result = await attempt(setup, admin, log, signal);
-      if (result === 'completed') log.info('setup wizard completed', { administrator: admin.name });
+      if (result === 'completed') log.info('setup wizard completed');
       return result;
     } catch (error) {
       if (error instanceof InterruptedError || signal.aborted) return 'failed';

@@ -111,17 +111,33 @@ const CONTAINER = /^(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*$/;
 const GUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const BASE64_KEY = /^[A-Za-z0-9+/]{20,}={0,2}$/;
 
+/** What the SDK accepts. It would throw for anything else, and a bug's exit code is not a configuration's. */
+function isConnectionString(value: string): boolean {
+  if (value.startsWith('UseDevelopmentStorage=true')) return true;
+  const part = (name: string) => new RegExp(`(?:^|;)${name}=([^;]+)`).exec(value)?.[1];
+  const endpoint = part('BlobEndpoint');
+  if (endpoint !== undefined && !/^https?:\/\/[^/]/.test(endpoint)) return false;
+  const protocol = part('DefaultEndpointsProtocol');
+  const key = part('AccountKey');
+  if (protocol === undefined || key === undefined)
+    return endpoint !== undefined && part('SharedAccessSignature') !== undefined;
+  const hasAddress = endpoint !== undefined || part('EndpointSuffix') !== undefined;
+  return (
+    /^https?$/i.test(protocol) && hasAddress && part('AccountName') !== undefined && BASE64_KEY.test(key)
+  );
+}
+
 function readCredential(read: Reader): StoreCredential | undefined {
   const connectionString = read.raw('connectionString');
   const account = read.raw('storageAccount');
   const key = read.raw('storageKey');
   const clientId = read.raw('clientId');
   if (connectionString !== undefined) {
-    if (!/(^|;)(AccountName|BlobEndpoint)=|^UseDevelopmentStorage=true/i.test(connectionString)) {
+    if (!isConnectionString(connectionString)) {
       // The value is a secret: the message says which rule it breaks, never what it is.
       read.problem(
         'connectionString',
-        'an Azure Storage connection string with AccountName=… or BlobEndpoint=…',
+        'DefaultEndpointsProtocol=…;AccountName=…;AccountKey=…;EndpointSuffix=… (or BlobEndpoint=…), or BlobEndpoint=…;SharedAccessSignature=…',
         'it names the account and carries its key',
         '[redacted]',
       );
@@ -185,7 +201,10 @@ function readUrl(read: Reader): string {
   const value = read.raw('jellyfinUrl');
   if (value === undefined) return fallback;
   const url = URL.canParse(value) ? new URL(value) : undefined;
-  if (
+  if (/\/\/[^/]*@/.test(value)) {
+    // First: no other problem may print such a value.
+    read.problem('jellyfinUrl', 'a URL without credentials', 'URLs are logged', '[redacted]');
+  } else if (
     url === undefined ||
     !['http:', 'https:'].includes(url.protocol) ||
     url.search !== '' ||
@@ -197,8 +216,6 @@ function readUrl(read: Reader): string {
       'Jellyfin is asked for /health there',
       value,
     );
-  } else if (url.username !== '' || url.password !== '') {
-    read.problem('jellyfinUrl', 'a URL without credentials', 'URLs are logged', '[redacted]');
   }
   return value.replace(/\/+$/, '');
 }

@@ -67,6 +67,13 @@ function checkEntry(entry: unknown, seen: Set<string>): void {
   }
 }
 
+/** A path above `path` that is a file: no disk can hold both. */
+export function fileAbove(path: string, files: ReadonlySet<string>): string | undefined {
+  for (let at = path.indexOf('/'); at !== -1; at = path.indexOf('/', at + 1))
+    if (files.has(path.slice(0, at))) return path.slice(0, at);
+  return undefined;
+}
+
 /**
  * Reads a manifest and refuses one that could not describe a backup.
  * @throws AgentError `backup_damaged`, or `backup_incompatible` for a format that a newer agent wrote.
@@ -92,6 +99,14 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   if (!Array.isArray(entries) || entries.length === 0) throw invalid('has no entries');
   const seen = new Set<string>();
   for (const entry of entries) checkEntry(entry, seen);
+  const files = new Set(
+    (entries as ManifestEntry[]).flatMap(({ path, type }) => (type === 'file' ? path : [])),
+  );
+  for (const { path } of entries as ManifestEntry[]) {
+    const parent = fileAbove(path, files);
+    if (parent !== undefined)
+      throw invalid(`names ${JSON.stringify(path)} below ${JSON.stringify(parent)}, a file`);
+  }
   if (
     !isRecord(jellyfin) ||
     !['version', 'serverId', 'migration'].every((key) => isTextOrNull(jellyfin[key]))

@@ -39,33 +39,59 @@ export interface PublishedBackup {
 const BLOCK_BYTES = 4 * 1024 * 1024;
 const BLOCKS_IN_FLIGHT = 3;
 
-async function* blocksOf(head: Uint8Array, body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
-  let pending: Uint8Array[] = [];
-  let pendingBytes = 0;
+/**
+ * Buffers for blocks, used again and again. New ones would be garbage faster than it is collected, and what the allocator
+ * keeps of them would grow with the size of the archive.
+ */
+class BlockPool {
+  readonly #free: Buffer[] = [];
+
+  take(): Buffer {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  }
+
+  giveBack(buffer: Buffer): void {
+    this.#free.push(buffer);
+  }
+}
+
+interface Block {
+  buffer: Buffer;
+  bytes: Buffer;
+}
+
+async function* blocksOf(
+  pool: BlockPool,
+  head: Uint8Array,
+  body: AsyncIterable<Uint8Array>,
+): AsyncIterable<Block> {
+  let buffer = pool.take();
+  let filledBytes = 0;
   const chunks = async function* () {
     yield head;
     yield* body;
   };
   for await (const chunk of chunks()) {
     for (let rest = chunk; rest.byteLength > 0;) {
-      const part = rest.subarray(0, BLOCK_BYTES - pendingBytes);
+      const part = rest.subarray(0, BLOCK_BYTES - filledBytes);
       rest = rest.subarray(part.byteLength);
-      pending.push(part);
-      pendingBytes += part.byteLength;
-      if (pendingBytes < BLOCK_BYTES) continue;
-      yield Buffer.concat(pending);
-      pending = [];
-      pendingBytes = 0;
+      buffer.set(part, filledBytes);
+      filledBytes += part.byteLength;
+      if (filledBytes < BLOCK_BYTES) continue;
+      yield { buffer, bytes: buffer };
+      buffer = pool.take();
+      filledBytes = 0;
     }
   }
-  if (pendingBytes > 0) yield Buffer.concat(pending);
+  if (filledBytes > 0) yield { buffer, bytes: buffer.subarray(0, filledBytes) };
 }
 
 /** Stages blocks, a few at a time, and answers their ids in order with the size and hash of the whole. */
 async function stageAll(
   store: BlobStore,
   name: string,
-  blocks: AsyncIterable<Uint8Array>,
+  head: Uint8Array,
+  body: AsyncIterable<Uint8Array>,
   signal?: AbortSignal,
 ): Promise<{ ids: string[]; sizeBytes: number; sha256: string }> {
   // Ids of one length, and unlike those of an earlier attempt at the same name whose blocks still lie there.
@@ -74,15 +100,19 @@ async function stageAll(
   const ids: string[] = [];
   const inFlight = new Set<Promise<void>>();
   let sizeBytes = 0;
+  const pool = new BlockPool();
   let failure: unknown;
-  for await (const block of blocks) {
+  for await (const { buffer, bytes } of blocksOf(pool, head, body)) {
     if (failure !== undefined) break;
     const id = Buffer.from(`${attempt}-${String(ids.length).padStart(6, '0')}`).toString('base64');
     ids.push(id);
-    hash.update(block);
-    sizeBytes += block.byteLength;
+    hash.update(bytes);
+    sizeBytes += bytes.byteLength;
     const staging: Promise<void> = store
-      .stageBlock(name, id, block, signal)
+      .stageBlock(name, id, bytes, signal)
+      .then(() => {
+        pool.giveBack(buffer);
+      })
       .catch((error: unknown) => {
         failure ??= error;
       })
@@ -158,7 +188,7 @@ export async function publish(
   );
   const name = formatBackupName({ placement, stamp: stampOf(now), epoch, sequence });
 
-  const { ids, sizeBytes, sha256 } = await stageAll(store, name, blocksOf(head, body), signal);
+  const { ids, sizeBytes, sha256 } = await stageAll(store, name, head, body, signal);
   if (sizeBytes < deps.minBackupSizeBytes) {
     throw new AgentError(
       'source_damaged',

@@ -8,6 +8,7 @@ import { unsafePathReason } from './safe-path.ts';
 const RANGE_BYTES = 4 * 1024 * 1024;
 const RANGES_IN_FLIGHT = 4;
 const FIRST_LOOK_BYTES = 256 * 1024;
+const LARGEST_LOOK_BYTES = 64 * 1024 * 1024;
 
 /** The bytes of one version of a blob, in order, read by several ranges at once. */
 export async function* readParallel(
@@ -57,7 +58,8 @@ async function manifestFrame(
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
   const stated = Number(item.metadata['manifestbytes']);
-  let count = Number.isSafeInteger(stated) && stated > 0 ? stated : FIRST_LOOK_BYTES;
+  // Metadata can be wrong: a whole archive in one piece would fill the memory.
+  let count = stated > 0 && stated <= LARGEST_LOOK_BYTES ? stated : FIRST_LOOK_BYTES;
   for (;;) {
     if (count > item.sizeBytes) count = item.sizeBytes;
     if (count === 0) throw new AgentError('backup_damaged', `${item.name} is empty`);
@@ -144,6 +146,9 @@ export async function readBackup(
     const stated = expected.get(path);
     if (stated?.type !== entry.type) throw wrong(`holds ${quoted}, which its manifest does not name`);
     expected.delete(path);
+    // Before a byte is written: room was made for what the manifest says, not for more.
+    if (stated.type === 'file' && entry.sizeBytes !== stated.sizeBytes)
+      throw wrong(`holds ${quoted} with ${String(entry.sizeBytes)} bytes, not ${String(stated.sizeBytes)}`);
     const { sha256, sizeBytes } = await sink(stated, content);
     if (stated.type === 'file' && (sizeBytes !== stated.sizeBytes || sha256 !== stated.sha256)) {
       throw wrong(`holds ${quoted} with other content than its manifest says`);

@@ -88,13 +88,18 @@ async function stageNewestGood(
 ): Promise<Chosen> {
   const passedOver: string[] = [];
   for (const candidate of candidates) {
-    try {
-      return { staged: await stage(deps, candidate, options, signal), candidate, passedOver };
-    } catch (error) {
-      if (!hasCode(error, 'backup_damaged')) throw error;
-      passedOver.push(nameOf(candidate));
-      deps.log.error('backup passed over', { backup: nameOf(candidate), ...errorFields(error) });
+    // Twice: what is passed over is off the line for good, and one flipped bit on the way must not do that.
+    for (const isSecond of [false, true]) {
+      try {
+        return { staged: await stage(deps, candidate, options, signal), candidate, passedOver };
+      } catch (error) {
+        if (!hasCode(error, 'backup_damaged')) throw error;
+        const fields = { backup: nameOf(candidate), ...errorFields(error) };
+        if (isSecond) deps.log.error('backup passed over', fields);
+        else deps.log.warn('backup did not pass, read again', fields);
+      }
     }
+    passedOver.push(nameOf(candidate));
   }
   throw new AgentError(
     'backup_damaged',

@@ -2,9 +2,10 @@ import type { BackupLine, BackupOutcome, ServerIdentity } from './backup-line.ts
 import type { BootstrapResult } from './bootstrap.ts';
 import { EXIT, type ExitCode } from './contract.ts';
 import { AgentError, exitCodeOf } from './errors.ts';
-import { errorFields, RepeatedFailure, type Logger } from './log.ts';
+import { errorFields, RepeatedFailure, type LogFields, type Logger } from './log.ts';
 import type { Clock, Disk, JellyfinServer } from './ports.ts';
 import type { Profile } from './profile.ts';
+import type { PublishedBackup } from './publish.ts';
 import { fileMark, observe } from './scan.ts';
 import { readMarker, writeMarker } from './volume.ts';
 
@@ -69,7 +70,8 @@ export class Sidecar {
   #server: ServerIdentity = { version: undefined, serverId: undefined };
   #phase: SidecarStatus['phase'] = 'waiting';
   #tickMs: number;
-  #lastBackupUtc: string | undefined;
+  #lastBackup: PublishedBackup | undefined;
+  #lastHealthLineMs = 0;
   #lastBackupMs: number;
   #lastDurationMs = 0;
   /** The observation that the last stored snapshot holds. */
@@ -95,7 +97,7 @@ export class Sidecar {
   get status(): SidecarStatus {
     return {
       phase: this.#phase,
-      lastBackupUtc: this.#lastBackupUtc,
+      lastBackupUtc: this.#lastBackup?.createdUtc,
       sinceTickMs: this.#deps.clock.monotonicMs() - this.#tickMs,
     };
   }
@@ -248,6 +250,8 @@ export class Sidecar {
           this.#drilling = undefined;
         });
       }
+      const isStored = this.#dirtySinceMs === undefined && this.#beside === undefined;
+      if (isStored && nowMs - this.#lastHealthLineMs >= intervalMs) this.#logHealthLine({ unchanged: true });
       await clock.sleep(pollMs, stop);
     }
   }
@@ -306,16 +310,25 @@ export class Sidecar {
     if (outcome.kind === 'unchanged') log.debug('unchanged: nothing uploaded', { durationMs });
     if (outcome.kind === 'published') {
       const { backup } = outcome;
-      this.#lastBackupUtc = backup.createdUtc;
-      // The client's health line, to be found by grep (spec/, Observability).
-      log.info(`last_backup_utc=${backup.createdUtc} size_bytes=${String(backup.sizeBytes)}`, {
-        backup: backup.name,
-        sha256: backup.sha256,
-        durationMs,
-        cleanStop,
-      });
+      this.#lastBackup = backup;
+      this.#logHealthLine({ durationMs, cleanStop });
     }
     return outcome;
+  }
+
+  /**
+   * The client's health line, to be found by grep (spec/, Observability). Said again after each interval without changes: the
+   * alert takes a replica that ran for hours without it for one that stores nothing.
+   */
+  #logHealthLine(fields: LogFields): void {
+    const backup = this.#lastBackup;
+    if (backup === undefined) return;
+    this.#lastHealthLineMs = this.#deps.clock.monotonicMs();
+    this.#deps.log.info(`last_backup_utc=${backup.createdUtc} size_bytes=${String(backup.sizeBytes)}`, {
+      backup: backup.name,
+      sha256: backup.sha256,
+      ...fields,
+    });
   }
 
   /**
@@ -395,7 +408,7 @@ export class Sidecar {
     const { log } = this.#deps;
     const beside = this.#beside;
     if (isGone && beside === undefined && !this.#isUnconfigured) await this.#recordCleanStop(signal);
-    log.info('stopped', { clean: isGone, lastBackupUtc: this.#lastBackupUtc });
+    log.info('stopped', { clean: isGone, lastBackupUtc: this.#lastBackup?.createdUtc });
     if (beside === undefined) return EXIT.done;
     log.error('the last write is stored, but the next start does not restore it', {
       backup: beside.backup.name,

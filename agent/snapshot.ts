@@ -194,6 +194,8 @@ export class Snapshotter {
   async #copyFile(path: string, staged: Staged, evenDatabase = false): Promise<boolean> {
     const { clock, disk, log } = this.#deps;
     const target = `${this.#staging}/${path}`;
+    // Looked at before the copy waits for the file to stand still: a plugin's busy database never does.
+    if (!evenDatabase && (await this.#hasDatabaseHeader(path))) return false;
     for (let attempt = 1; ; attempt += 1) {
       const copied = await disk.copyStable(`${this.#request.dataDir}/${path}`, target);
       if (copied === undefined) return true;
@@ -216,6 +218,17 @@ export class Snapshotter {
       staged.files.set(path, { sha256: copied.sha256, sizeBytes: copied.sizeBytes });
       return true;
     }
+  }
+
+  async #hasDatabaseHeader(path: string): Promise<boolean> {
+    try {
+      for await (const chunk of this.#deps.disk.read(`${this.#request.dataDir}/${path}`)) {
+        return Buffer.from(chunk.subarray(0, SQLITE_HEADER.length)).toString('latin1') === SQLITE_HEADER;
+      }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
+    return false;
   }
 
   async #hashFile(file: string): Promise<Content> {

@@ -2,7 +2,8 @@ import { dirname } from 'node:path/posix';
 import { nameOf, type LegacyBackup } from './catalog.ts';
 import { parseLegacyName } from './backup-name.ts';
 import { AgentError } from './errors.ts';
-import type { UnpackedEntry } from './ports.ts';
+import { fileAbove } from './manifest.ts';
+import type { Disk, UnpackedEntry } from './ports.ts';
 import { scopeOf, type Profile } from './profile.ts';
 import { asGone, readParallel } from './read-backup.ts';
 import { unsafePathReason } from './safe-path.ts';
@@ -10,6 +11,7 @@ import { MINIMAL_SYSTEM_XML } from './settings-file.ts';
 import { requireConfigured, requireSpace, type StagedTree, type StageDeps } from './stage-backup.ts';
 
 const FILE_MODE = 0o644;
+const SQLITE_HEADER = 'SQLite format 3\0';
 
 async function* bytesOf(text: string): AsyncIterable<Uint8Array> {
   await Promise.resolve();
@@ -25,16 +27,23 @@ async function fetchRaw(
 ): Promise<string[]> {
   const { archiver, disk, store } = deps;
   const name = nameOf(backup);
-  const files: string[] = [];
+  const files = new Set<string>();
+  const folders = new Set<string>();
   const write = async (path: string, content: AsyncIterable<Uint8Array>) => {
     const reason = unsafePathReason(path);
     if (reason !== undefined)
       throw new AgentError('backup_damaged', `${name} holds ${JSON.stringify(path)}: ${reason}`);
-    if (files.includes(path))
+    if (files.has(path))
       throw new AgentError('backup_damaged', `${name} holds ${JSON.stringify(path)} twice`);
+    if (folders.has(path) || fileAbove(path, files) !== undefined)
+      throw new AgentError(
+        'backup_damaged',
+        `${name} holds ${JSON.stringify(path)} where a file is a folder`,
+      );
+    for (let dir = dirname(path); dir !== '.'; dir = dirname(dir)) folders.add(dir);
     await disk.makeDir(dirname(`${rawDir}/${path}`));
     await disk.create(`${rawDir}/${path}`, content);
-    files.push(path);
+    files.add(path);
   };
   if (backup.format === 'folder') {
     await requireSpace(
@@ -47,7 +56,7 @@ async function fetchRaw(
       const parsed = parseLegacyName(item.name);
       if (parsed?.kind === 'folder') await write(parsed.path, readParallel(store, item, 0, signal));
     }
-    return files;
+    return [...files];
   }
   const receive = async (entry: UnpackedEntry, content: AsyncIterable<Uint8Array>) => {
     const path = entry.path.replace(/^(\.\/)+/, '').replace(/\/$/, '');
@@ -59,7 +68,7 @@ async function fetchRaw(
   };
   for (const item of backup.items)
     await archiver.unpack(readParallel(store, item, 0, signal), { kind: 'gzip' }, receive);
-  return files;
+  return [...files];
 }
 
 /**
@@ -120,7 +129,12 @@ export async function stageLegacy(
     await disk.rename(`${rawDir}/${path}`, `${treeDir}/${target}`);
     if (!isWal) staged.push(target);
   }
-  const databasePaths = staged.filter((path) => path.endsWith('.db'));
+  const databasePaths: string[] = [];
+  for (const path of staged) {
+    // Some plugins keep another format in a .db (LiteDB): a file like any other.
+    const isDatabase = path === profile.mainDatabase || (await isSqlite(disk, `${treeDir}/${path}`));
+    if (path.endsWith('.db') && isDatabase) databasePaths.push(path);
+  }
   for (const path of databasePaths) {
     try {
       await databases.settle(`${treeDir}/${path}`, path === profile.mainDatabase);
@@ -159,6 +173,13 @@ export async function stageLegacy(
     unpackedBytes,
     keptOwners: true,
   };
+}
+
+/** An empty file is a database without tables. */
+async function isSqlite(disk: Disk, file: string): Promise<boolean> {
+  for await (const chunk of disk.read(file))
+    return new TextDecoder('latin1').decode(chunk.subarray(0, SQLITE_HEADER.length)) === SQLITE_HEADER;
+  return true;
 }
 
 function mtimeOf(backup: LegacyBackup): number {

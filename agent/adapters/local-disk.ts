@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { constants, createReadStream, type BigIntStats } from 'node:fs';
+import { constants, type BigIntStats } from 'node:fs';
 import {
   chmod,
   chown,
@@ -19,7 +19,8 @@ import { AgentError } from '../errors.ts';
 import type { Disk, FileAttributes, FileStat } from '../ports.ts';
 import { fileMark } from '../scan.ts';
 
-const CHUNK_BYTES = 256 * 1024;
+const CHUNK_BYTES = 64 * 1024;
+const MIN_CHUNK_BYTES = 4 * 1024;
 const HEAD_BYTES = 64;
 const STABLE_TRIES = 50;
 const STABLE_WAIT_MS = 40;
@@ -129,9 +130,20 @@ export class LocalDisk implements Disk {
   }
 
   async *read(path: string): AsyncIterable<Uint8Array> {
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
-    const stream = createReadStream(path, { flags: flags as unknown as string, highWaterMark: CHUNK_BYTES });
-    for await (const chunk of stream) yield chunk as Uint8Array;
+    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      // As large as what is left: a stream would take a whole chunk of memory for each small image.
+      let { size: leftBytes } = await file.stat();
+      for (;;) {
+        const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, leftBytes)));
+        const { bytesRead } = await file.read(buffer, 0, buffer.byteLength, null);
+        if (bytesRead === 0) return;
+        leftBytes -= bytesRead;
+        yield buffer.subarray(0, bytesRead);
+      }
+    } finally {
+      await file.close();
+    }
   }
 
   async create(

@@ -6,6 +6,11 @@ import type { SqliteRequest } from './sqlite-operations.ts';
 /** Where the thread's code is: a module file, or in the bundle its text. */
 export type WorkerCode = { file: string } | { source: string };
 
+export interface NodeSqliteOptions {
+  /** How long a snapshot waits for a server that holds its database exclusively. @default 10000 */
+  busyTimeoutMs?: number;
+}
+
 /** A copy of the largest database that fits the disk takes seconds; this ends one that waits for a lock for ever. */
 const DEADLINE_MS = 15 * 60_000;
 
@@ -16,13 +21,15 @@ const DEADLINE_MS = 15 * 60_000;
  */
 export class NodeSqlite implements DatabaseEngine {
   readonly #code: WorkerCode;
+  readonly #options: NodeSqliteOptions;
 
-  constructor(code: WorkerCode) {
+  constructor(code: WorkerCode, options: NodeSqliteOptions = {}) {
     this.#code = code;
+    this.#options = options;
   }
 
   async snapshot(source: string, target: string, signal?: AbortSignal): Promise<'copied' | 'not_a_database'> {
-    return (await this.#run({ operation: 'snapshot', source, target }, signal)) as
+    return (await this.#run({ operation: 'snapshot', source, target, ...this.#options }, signal)) as
       'copied' | 'not_a_database';
   }
 

@@ -1,4 +1,4 @@
-import { readSync, openSync, closeSync, rmSync } from 'node:fs';
+import { closeSync, copyFileSync, existsSync, openSync, readSync, rmSync, statSync } from 'node:fs';
 import { backup, DatabaseSync } from 'node:sqlite';
 import { pathToFileURL } from 'node:url';
 import type { DatabaseFacts, DatabaseQuestion } from '../ports.ts';
@@ -7,10 +7,12 @@ import type { DatabaseFacts, DatabaseQuestion } from '../ports.ts';
  * step starts over at each commit of another process and never ends on a busy server (facts/blob.md); -1 is refused. */
 const ALL_PAGES = 2 ** 31 - 1;
 const BUSY_TIMEOUT_MS = 10_000;
+const SQLITE_CANTOPEN = 14;
 const SQLITE_NOTADB = 26;
+const SQLITE_READONLY_ROLLBACK = 776;
 
 export type SqliteRequest =
-  | { operation: 'snapshot'; source: string; target: string }
+  | { operation: 'snapshot'; source: string; target: string; busyTimeoutMs?: number }
   | { operation: 'inspect'; copy: string; questions: readonly DatabaseQuestion[] }
   | { operation: 'settle'; copy: string; setWal: boolean };
 
@@ -21,20 +23,62 @@ function removeSideFiles(database: string): void {
 /**
  * Read-only always: an opener that may write takes itself for the last user of a server that lost its POSIX locks
  * (jellyfin/jellyfin#18100), checkpoints, and deletes the `-wal` the server still writes to.
+ * @param isShmReadOnly The `-shm` too. Otherwise even a read-only opener truncates it when no lock tells that somebody uses
+ * it, and a server that lost that lock dies of SIGBUS in its mapping of the file.
  */
-async function snapshot(source: string, target: string): Promise<'copied' | 'not_a_database'> {
-  const live = new DatabaseSync(source, { readOnly: true, timeout: BUSY_TIMEOUT_MS });
+async function copyLive(source: string, target: string, busyTimeoutMs: number, isShmReadOnly: boolean) {
+  const url = pathToFileURL(source);
+  if (isShmReadOnly) url.searchParams.set('readonly_shm', '1');
+  const live = new DatabaseSync(url, { readOnly: true, timeout: busyTimeoutMs });
   try {
     // Reads the header; backup() would report a foreign file only after it has created the target.
     live.prepare('SELECT count(*) FROM sqlite_schema').get();
     await backup(live, target, { rate: ALL_PAGES });
-    return 'copied';
-  } catch (error) {
-    if ((error as { errcode?: number }).errcode === SQLITE_NOTADB) return 'not_a_database';
-    throw error;
   } finally {
     live.close();
     removeSideFiles(target);
+  }
+}
+
+/**
+ * A database in rollback mode whose owner died within a transaction: its journal has to be played back, which only a writer
+ * can do. On a private copy of both we may write.
+ */
+function copyWithJournal(source: string, target: string): void {
+  const files = ['', '-journal'] as const;
+  const mark = () =>
+    files
+      .map((suffix) => statSync(source + suffix, { bigint: true }))
+      .map(({ ino, size, mtimeNs }) => `${String(ino)}:${String(size)}:${String(mtimeNs)}`)
+      .join();
+  const before = mark();
+  for (const suffix of files) copyFileSync(source + suffix, target + suffix);
+  if (mark() !== before) throw new Error('somebody wrote to it while it was copied with its journal');
+  settle(target, false);
+}
+
+async function snapshot(
+  source: string,
+  target: string,
+  busyTimeoutMs = BUSY_TIMEOUT_MS,
+): Promise<'copied' | 'not_a_database'> {
+  // SQLite would take an empty file for an empty database and make a page of it.
+  if (statSync(source).size === 0 && !existsSync(`${source}-wal`)) return 'not_a_database';
+  for (let isShmReadOnly = true; ; isShmReadOnly = false) {
+    try {
+      await copyLive(source, target, busyTimeoutMs, isShmReadOnly);
+      return 'copied';
+    } catch (error) {
+      const code = (error as { errcode?: number }).errcode ?? 0;
+      if (code === SQLITE_NOTADB) return 'not_a_database';
+      if (code === SQLITE_READONLY_ROLLBACK) {
+        copyWithJournal(source, target);
+        return 'copied';
+      }
+      // A closed database in WAL mode has no -shm: nobody uses it, so making one harms nobody.
+      const needsShm = isShmReadOnly && (code & 0xff) === SQLITE_CANTOPEN && !existsSync(`${source}-shm`);
+      if (!needsShm) throw error;
+    }
   }
 }
 
@@ -92,6 +136,8 @@ function inspect(copy: string, questions: readonly DatabaseQuestion[]): Database
 function settle(copy: string, setWal: boolean): void {
   const database = new DatabaseSync(copy, { timeout: BUSY_TIMEOUT_MS });
   try {
+    // The first read plays back what a crash left beside the file.
+    database.prepare('SELECT count(*) FROM sqlite_schema').get();
     if (setWal) database.exec('PRAGMA journal_mode = WAL');
     database.exec('PRAGMA wal_checkpoint(TRUNCATE)');
   } finally {
@@ -104,7 +150,7 @@ function settle(copy: string, setWal: boolean): void {
 export async function runSqlite(request: SqliteRequest): Promise<unknown> {
   switch (request.operation) {
     case 'snapshot':
-      return snapshot(request.source, request.target);
+      return snapshot(request.source, request.target, request.busyTimeoutMs);
     case 'inspect':
       return inspect(request.copy, request.questions);
     case 'settle':

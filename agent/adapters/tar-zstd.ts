@@ -265,7 +265,9 @@ export class TarZstd implements Archiver {
         entry.resume();
       }
     } catch (error) {
-      failure = failure instanceof AgentError ? failure : error;
+      // When the source fails, the extractor only says that it was destroyed: the reason is the source's.
+      const isEcho = (error as NodeJS.ErrnoException).code === 'STREAM_DESTROYED';
+      if (!(failure instanceof AgentError) && !(isEcho && failure !== undefined)) failure = error;
     }
     if (failure !== undefined) extract.destroy();
     source.destroy();

@@ -1,7 +1,7 @@
 import { candidatesOf, lineOf, readEpoch, type EpochState } from '../epoch.ts';
 import { nameOf, readCatalog, type Catalog, type LegacyBackup, type StoredBackup } from '../catalog.ts';
 import type { RetentionPolicy } from '../config.ts';
-import { AgentError } from '../errors.ts';
+import { AgentError, hasCode } from '../errors.ts';
 import { readParallel } from '../read-backup.ts';
 import { retentionOf } from '../backup-line.ts';
 import { planRestore, restoreInto, type RestoreDeps } from '../restore.ts';
@@ -129,6 +129,10 @@ export async function verify(
       text,
       json: { name: nameOf(backup), ok: true, entries: staged.files, unpackedBytes: staged.unpackedBytes },
     };
+  } catch (error) {
+    // Whoever gave no name must learn which one it is; what zstd or tar says about an archive does not name it.
+    if (!hasCode(error, 'backup_damaged') || error.message.includes(nameOf(backup))) throw error;
+    throw new AgentError('backup_damaged', `${nameOf(backup)}: ${error.message}`, { cause: error });
   } finally {
     await deps.disk.removeTree(scratchDir);
   }
