@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, rename, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { build, type BuildOptions } from 'esbuild';
 
@@ -72,6 +72,9 @@ export async function bundleAgent({
   entry,
 }: BundleRequest): Promise<{ file: string; sizeBytes: number }> {
   await mkdir(dirname(outFile), { recursive: true });
-  await writeFile(outFile, await agentBundle(process.cwd(), entry));
+  // Renamed into place: whoever starts the agent meanwhile gets the old bundle or the new one.
+  const temporary = `${outFile}.${String(process.pid)}.tmp`;
+  await writeFile(temporary, await agentBundle(process.cwd(), entry));
+  await rename(temporary, outFile);
   return { file: outFile, sizeBytes: (await stat(outFile)).size };
 }

@@ -59,8 +59,10 @@ const TARGET = {
   deletion: { operation: 'DeleteBlob' },
 } as const satisfies Record<string, { operation: BlobOperation; name?: string | RegExp }>;
 
-type Hit = 'once' | 'always';
+type Hit = 'once' | 'twice' | 'always';
+const TIMES = { once: { times: 1 }, twice: { times: 2 }, always: {} };
 const once: Hit = 'once';
+const twice: Hit = 'twice';
 const always: Hit = 'always';
 const status = (code: number, more: Partial<Extract<Fault, { kind: 'status' }>> = {}): Fault => ({
   kind: 'status',
@@ -73,7 +75,7 @@ const flipped: Fault = { kind: 'corrupt' };
 const noContainer = status(404, { code: 'ContainerNotFound' });
 
 function aim(target: keyof typeof TARGET, fault: Fault, hit: Hit) {
-  return proxy.on(TARGET[target], fault, hit === 'once' ? { times: 1 } : {});
+  return proxy.on(TARGET[target], fault, TIMES[hit]);
 }
 
 const onProxy = (container: ContainerClient, dataDir: string) => ({
@@ -136,7 +138,8 @@ describe('agent restore on an empty volume', () => {
       ['archive', cut, always, 3, 'no server', /store_unreachable.*read backup-/],
       // Changed on the way, all bytes there: only the hashes tell.
       ['epoch', { kind: 'corrupt', offset: 0 }, always, 3, 'no server', /state\/epoch\.json is not readable/],
-      ['archive', { kind: 'corrupt', offset: 0 }, once, 0, 'older', /"backup passed over".*zstd frame/],
+      ['archive', { kind: 'corrupt', offset: 0 }, once, 0, 'newest', /did not pass, read again.*zstd frame/],
+      ['archive', { kind: 'corrupt', offset: 0 }, twice, 0, 'older', /"backup passed over".*zstd frame/],
       ['archive', flipped, always, 4, 'no server', /none of 2 backups passes its checks/],
     ];
 

@@ -48,7 +48,9 @@ describe('environment contract', () => {
 
   it('keeps secrets out of anything that prints', () => {
     const sharedKey = parseConfig('backup', { [ENV.storageAccount]: 'backups', [ENV.storageKey]: KEY });
-    const connection = parseConfig('backup', { [ENV.connectionString]: `AccountName=a;AccountKey=${KEY}` });
+    const connection = parseConfig('backup', {
+      [ENV.connectionString]: `DefaultEndpointsProtocol=https;AccountName=a;AccountKey=${KEY};EndpointSuffix=core.windows.net`,
+    });
     for (const config of [sharedKey, connection]) {
       for (const printed of [
         JSON.stringify(config),

@@ -155,7 +155,7 @@ describe('a configured database whose system.xml is lost', () => {
 
 test.concurrent('restarts in the same process', async () => {
   const home = new Home();
-  const standIn = await StandIn.start(home);
+  const standIn = await StandIn.start(home, { STAND_IN_BOOT_MS: '1000' });
   const { token } = await standIn.setUp(home);
   expect((await standIn.call('POST', '/System/Restart', { token })).status).toBe(204);
   await standIn.untilHealth('Degraded');
