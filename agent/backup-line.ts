@@ -210,7 +210,7 @@ export class BackupLine {
     }
     const takenUtc = clock.now().toISOString();
     const held = await takeEpoch(store, catalog, { holder, takenUtc }, signal);
-    await recordRestored(store, held, undefined, catalog, signal);
+    await recordRestored(store, held, undefined, catalog, undefined, signal);
     const marker: VolumeMarker = {
       format: 1,
       state: 'complete',

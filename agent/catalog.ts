@@ -89,6 +89,11 @@ export async function readCatalog(store: BlobStore, signal?: AbortSignal): Promi
   return toCatalog(await listAll(store, '', signal));
 }
 
+/** All of them, of every format and placement. */
+export function everything(catalog: Catalog): (StoredBackup | LegacyBackup)[] {
+  return [...catalog.line, ...catalog.tails, ...catalog.quarantined, ...catalog.legacy];
+}
+
 export function nameOf(backup: StoredBackup | LegacyBackup): string {
   if (backup.format === 'tarZst') return backup.item.name;
   return backup.format === 'tarGz' ? `backup-${backup.stamp}.tar.gz` : `backup-${backup.stamp}/`;

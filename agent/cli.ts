@@ -10,6 +10,7 @@ export type Invocation =
   | { command: 'prune'; dryRun: true; json: boolean }
   | { command: 'export'; name: string; to: string; json: boolean }
   | { command: 'release'; name: string; json: boolean }
+  | { command: 'restore-request'; name: string | undefined; json: boolean }
   | { command: 'help'; text: string }
   | { command: 'usage-error'; text: string };
 
@@ -17,6 +18,7 @@ interface Flags {
   dryRun?: boolean;
   json?: boolean;
   once?: boolean;
+  cancel?: boolean;
   from?: string;
   to?: string;
 }
@@ -97,6 +99,16 @@ export function parseArguments(argv: readonly string[]): Invocation {
     .option(...json)
     .action((name: string, { to = '', json: asJson = false }: Flags) => {
       invocation = { command: 'export', name, to, json: asJson };
+    });
+  sub('restore-request', 'ask the next start on an empty volume to restore this backup, once')
+    .argument('[name]')
+    .option('--cancel', 'take the request back')
+    .option(...json)
+    .action((name: string | undefined, { cancel = false, json: asJson = false }: Flags) => {
+      invocation =
+        cancel === (name === undefined)
+          ? { command: 'restore-request', name, json: asJson }
+          : { command: 'usage-error', text: 'error: restore-request takes either a name or --cancel\n' };
     });
   sub('release', 'put a quarantined backup or a tail on the line, as its newest')
     .argument('<name>')

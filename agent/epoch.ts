@@ -19,6 +19,8 @@ export interface EpochState {
   takenUtc: string;
   /** Earlier epochs on the line; `upTo` null: no successor has restored from it yet. */
   line: { epoch: number; upTo: number | null }[];
+  /** The operator's restore request that a start has carried out. */
+  consumedRequest?: string;
 }
 
 export interface HeldEpoch {
@@ -73,6 +75,11 @@ async function writeEpoch(
 
 const ATTEMPTS = 8;
 
+function carriedOver(previous: HeldEpoch | undefined): Pick<EpochState, 'consumedRequest'> {
+  const consumedRequest = previous?.state.consumedRequest;
+  return consumedRequest === undefined ? {} : { consumedRequest };
+}
+
 /** The line as the names tell it, for a state that was lost: every epoch in a name counts, without cuts. */
 function lineFromNames(catalog: Catalog, below: number): EpochState['line'] {
   const epochs = new Set(catalog.line.map((backup) => backup.epoch).filter((epoch) => epoch < below));
@@ -91,7 +98,10 @@ export async function reassertEpoch(
   signal?: AbortSignal,
 ): Promise<boolean> {
   const line = lineFromNames(catalog, ours.epoch);
-  return (await writeEpoch(store, { format: 1, ...ours, line }, previous, signal)) !== undefined;
+  return (
+    (await writeEpoch(store, { format: 1, ...ours, line, ...carriedOver(previous) }, previous, signal)) !==
+    undefined
+  );
 }
 
 /**
@@ -116,7 +126,12 @@ export async function takeEpoch(
       previous === undefined
         ? lineFromNames(catalog, epoch)
         : [...previous.state.line, { epoch: previous.state.epoch, upTo: null }];
-    const held = await writeEpoch(store, { format: 1, epoch, ...who, line }, previous, signal);
+    const held = await writeEpoch(
+      store,
+      { format: 1, epoch, ...who, line, ...carriedOver(previous) },
+      previous,
+      signal,
+    );
     if (held !== undefined) return held;
   }
   throw new AgentError(
@@ -129,8 +144,10 @@ export async function takeEpoch(
 }
 
 /**
- * Records what was restored: everything that earlier epochs publish from now on is beside the line.
+ * Records what was restored: everything that earlier epochs publish from now on, and everything newer than a backup that a
+ * person asked for, is beside the line.
  * @param restored The backup that is on the volume now; `undefined` after a first boot or a backup of an older format.
+ * @param consumedRequest The operator's request that this start has carried out.
  * @returns `undefined` when another replica has taken the epoch meanwhile.
  */
 export async function recordRestored(
@@ -138,20 +155,23 @@ export async function recordRestored(
   held: HeldEpoch,
   restored: { epoch: number; sequence: number } | undefined,
   catalog: Catalog,
+  consumedRequest?: string,
   signal?: AbortSignal,
 ): Promise<HeldEpoch | undefined> {
+  const newestOf = (epoch: number) =>
+    Math.max(0, ...catalog.line.filter((one) => one.epoch === epoch).map((one) => one.sequence));
   const onLine = new Set(lineOf(catalog, held.state).map((backup) => backup.epoch));
-  const line = held.state.line
-    .filter((entry) => restored !== undefined && entry.epoch <= restored.epoch && onLine.has(entry.epoch))
-    .map((entry) => {
-      if (entry.epoch === restored?.epoch) return { epoch: entry.epoch, upTo: restored.sequence };
-      const newest = Math.max(
-        0,
-        ...catalog.line.filter((one) => one.epoch === entry.epoch).map((one) => one.sequence),
-      );
-      return { epoch: entry.epoch, upTo: entry.upTo ?? newest };
-    });
-  return writeEpoch(store, { ...held.state, line }, held, signal);
+  const line =
+    restored === undefined
+      ? []
+      : [
+          ...held.state.line
+            .filter((entry) => entry.epoch < restored.epoch && onLine.has(entry.epoch))
+            .map((entry) => ({ epoch: entry.epoch, upTo: entry.upTo ?? newestOf(entry.epoch) })),
+          { epoch: restored.epoch, upTo: restored.sequence },
+        ];
+  const consumed = consumedRequest === undefined ? {} : { consumedRequest };
+  return writeEpoch(store, { ...held.state, line, ...consumed }, held, signal);
 }
 
 /**

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -66,6 +67,10 @@ async function answerTo(
       return operate.pruneDryRun(deps, config.retention, stop);
     case 'export':
       return operate.exportTo(deps, invocation.name, invocation.to, stop);
+    case 'restore-request':
+      return invocation.name === undefined
+        ? operate.cancelRequest(deps, stop)
+        : operate.requestRestore(deps, invocation.name, scratchDir, stop);
     case 'release':
       return operate.release(deps, invocation.name, scratchDir, stop);
   }
@@ -165,6 +170,10 @@ function listenForSignals(log: Logger): AbortSignal {
   on('SIGTERM');
   return controller.signal;
 }
+
+// Most of what the agent allocates is buffers that live for a moment. In a young generation that stays small they are freed at
+// once; in one that grows, their garbage was a third of the memory of a backup of 2 GiB.
+setFlagsFromString('--semi-space-growth-factor=1');
 
 /** Put there by the bundler; absent when Node runs the sources. */
 declare const SQLITE_WORKER_SOURCE: string | undefined;

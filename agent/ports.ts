@@ -47,7 +47,10 @@ export interface BlobStore {
   find(name: string, signal?: AbortSignal): Promise<{ bytes: Uint8Array; etag: string } | undefined>;
   /** Writes a small blob in one request; answers its etag. */
   put(name: string, bytes: Uint8Array, condition: WriteCondition, signal?: AbortSignal): Promise<string>;
-  /** Stages one block with its MD5, so that the service refuses bytes that changed on the way. */
+  /**
+   * Stages one block with its MD5, so that the service refuses bytes that changed on the way. The caller uses the bytes
+   * again once the call has ended.
+   */
   stageBlock(name: string, blockId: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Makes the staged blocks visible as a blob, all or nothing, and only if no blob of that name exists. */
   commitNew(
@@ -101,6 +104,7 @@ export interface Disk {
   /** A whole file that stood still while it was read; `undefined` when it is not there. */
   readStable(path: string): Promise<{ bytes: Uint8Array; stat: FileStat } | undefined>;
   read(path: string): AsyncIterable<Uint8Array>;
+  hash(path: string): Promise<{ sizeBytes: number; sha256: string }>;
   /**
    * Copies a file into a new one, as soon as it stands still while it is read; after two seconds as it is, and says so.
    * `undefined` when it is not there. `head` holds the first bytes, one character a byte.

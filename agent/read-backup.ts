@@ -5,7 +5,7 @@ import { MANIFEST_NAME, parseManifest, type Manifest, type ManifestEntry } from 
 import type { Archiver, BlobItem, BlobStore, UnpackedEntry } from './ports.ts';
 import { unsafePathReason } from './safe-path.ts';
 
-const RANGE_BYTES = 4 * 1024 * 1024;
+const RANGE_BYTES = 2 * 1024 * 1024;
 const RANGES_IN_FLIGHT = 4;
 const FIRST_LOOK_BYTES = 256 * 1024;
 const LARGEST_LOOK_BYTES = 64 * 1024 * 1024;

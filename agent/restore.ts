@@ -1,9 +1,10 @@
 import { candidatesOf, readEpoch, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
-import { nameOf, readCatalog, type Catalog } from './catalog.ts';
+import { everything, nameOf, readCatalog, type Catalog } from './catalog.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { errorFields, type Logger } from './log.ts';
 import type { Clock, Disk } from './ports.ts';
 import { WORK_DIR } from './profile.ts';
+import { pendingRequest, removeRequest, type RestoreRequest } from './restore-request.ts';
 import { decide, type Candidate, type Decision, type StoreState } from './restore-decision.ts';
 import { stageBackup, type StagedTree, type StageDeps } from './stage-backup.ts';
 import { stageLegacy } from './stage-legacy.ts';
@@ -44,27 +45,40 @@ function storeStateOf(catalog: Catalog, candidates: readonly Candidate[]): Store
   return beside.length > 0 ? { kind: 'only_beside_line', names: beside } : { kind: 'none' };
 }
 
+export interface Plan {
+  decision: Decision;
+  catalog: Catalog | undefined;
+  /** The operator's wish; `candidate` undefined: no such backup is stored any more. */
+  requested: { request: RestoreRequest; etag: string; candidate: Candidate | undefined } | undefined;
+}
+
 /** What a start would do now, without doing it. Never throws for the store: "could not tell" is an answer. */
 export async function planRestore(
   deps: RestoreDeps,
   options: RestoreOptions,
   signal?: AbortSignal,
-): Promise<{ decision: Decision; catalog: Catalog | undefined }> {
+): Promise<Plan> {
   const volume = await readVolumeState(deps.disk, options.dataDir, deps.profile);
   const needsStore = volume.kind !== 'live' && volume.kind !== 'foreign';
   let catalog: Catalog | undefined;
   let store: StoreState = { kind: 'none' };
+  let requested: Plan['requested'];
   if (needsStore) {
     try {
       catalog = await readCatalog(deps.store, signal);
       const epoch = await readEpoch(deps.store, signal);
-      store = storeStateOf(catalog, candidatesOf(catalog, epoch?.state));
+      const pending = await pendingRequest(deps.store, epoch?.state, signal);
+      const wanted = everything(catalog).find((backup) => nameOf(backup) === pending?.request.name);
+      if (pending !== undefined) requested = { ...pending, candidate: wanted };
+      // First in the order: if it does not pass its checks, the newest good one is restored as ever.
+      const usual = candidatesOf(catalog, epoch?.state).filter((candidate) => candidate !== wanted);
+      store = storeStateOf(catalog, wanted === undefined ? usual : [wanted, ...usual]);
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
       store = { kind: 'unknown', error };
     }
   }
-  return { decision: decide(volume, store, options.imageVersion), catalog };
+  return { decision: decide(volume, store, options.imageVersion), catalog, requested };
 }
 
 async function stage(
@@ -173,10 +187,17 @@ class Restoration {
   readonly #deps: RestoreDeps;
   readonly #options: RestoreOptions;
   readonly #signal: AbortSignal | undefined;
+  readonly #requested: Plan['requested'];
   #chosen: Chosen | undefined;
 
-  constructor(deps: RestoreDeps, options: RestoreOptions, signal: AbortSignal | undefined) {
+  constructor(
+    deps: RestoreDeps,
+    options: RestoreOptions,
+    requested: Plan['requested'],
+    signal: AbortSignal | undefined,
+  ) {
     this.#deps = deps;
+    this.#requested = requested;
     this.#options = options;
     this.#signal = signal;
   }
@@ -194,19 +215,23 @@ class Restoration {
       );
       log.info('epoch taken', { epoch: held.state.epoch });
       catalog = await readCatalog(store, this.#signal);
-      await this.#stageIfNewer(held, catalog, cleanFirst);
+      if (this.#isRequested()) await this.#putOnLine();
+      else await this.#stageIfNewer(held, catalog, cleanFirst);
       const recorded = await recordRestored(
         store,
         held,
         positionOf(this.#chosen?.candidate),
         catalog,
+        this.#requested?.request.id,
         this.#signal,
       );
       if (recorded === undefined) continue;
       this.#signal?.throwIfAborted();
-      return this.#chosen === undefined
+      const report = await (this.#chosen === undefined
         ? this.#firstBoot(held.state.epoch)
-        : this.#putInPlace(this.#chosen, held.state.epoch);
+        : this.#putInPlace(this.#chosen, held.state.epoch));
+      await this.#finishRequest();
+      return report;
     }
     throw new AgentError('store_conflict', `other replicas took the epoch ${String(EPOCH_RACES)} times`, {
       retryable: true,
@@ -232,6 +257,37 @@ class Restoration {
     if (newest === undefined || nameOf(newest) === this.#chosen?.staged.name) return;
     this.#deps.log.info('a newer backup appeared', { backup: nameOf(newest) });
     await this.#stage(candidates, cleanFirst);
+  }
+
+  #isRequested(): boolean {
+    const wanted = this.#requested?.candidate;
+    return wanted !== undefined && wanted === this.#chosen?.candidate;
+  }
+
+  /** A tail or a quarantined backup that a person asked for is the line from now on, also if no other backup follows. */
+  async #putOnLine(): Promise<void> {
+    const wanted = this.#requested?.candidate;
+    if (wanted?.format !== 'tarZst' || wanted.placement === 'line' || wanted.isReleased) return;
+    const item = await this.#deps.store.head(wanted.item.name, this.#signal);
+    if (item === undefined || item.metadata['released'] === 'true') return;
+    const metadata = { ...item.metadata, released: 'true' };
+    await this.#deps.store.setMetadata(wanted.item.name, metadata, { ifMatch: item.etag }, this.#signal);
+  }
+
+  /** The epoch's state already says that it is done; the blob is only tidied away. */
+  async #finishRequest(): Promise<void> {
+    const { log, store } = this.#deps;
+    if (this.#requested === undefined) return;
+    const { etag, request } = this.#requested;
+    if (this.#isRequested())
+      log.info('restored on request', { backup: request.name, requestedUtc: request.requestedUtc });
+    else
+      log.error('the requested backup could not be restored; the request is consumed', {
+        backup: request.name,
+      });
+    await removeRequest(store, etag, this.#signal).catch((error: unknown) => {
+      log.warn('consumed request not deleted', errorFields(error));
+    });
   }
 
   async #firstBoot(epoch: number): Promise<RestoreReport> {
@@ -302,7 +358,7 @@ export async function restoreVolume(
   signal?: AbortSignal,
 ): Promise<RestoreReport> {
   for (let attempt = 1; ; attempt += 1) {
-    const { decision, catalog } = await planRestore(deps, options, signal);
+    const { decision, catalog, requested } = await planRestore(deps, options, signal);
     if (decision.action === 'refuse') throw decision.error;
     if (decision.action === 'keep') {
       const { epoch, restoredFrom } = decision.marker;
@@ -319,7 +375,7 @@ export async function restoreVolume(
     }
     const isRestore = decision.action === 'restore';
     try {
-      const restoration = new Restoration(deps, options, signal);
+      const restoration = new Restoration(deps, options, requested, signal);
       return await restoration.run(
         isRestore ? decision.candidates : [],
         isRestore && decision.cleanFirst,

@@ -185,7 +185,7 @@ export class Snapshotter {
       const target = `${this.#staging}/${path}`;
       const questions = profile.measures.filter((measure) => measure.database === path);
       staged.facts.set(path, await databases.inspect(target, questions));
-      staged.files.set(path, await this.#hashFile(target));
+      staged.files.set(path, await disk.hash(target));
     }
     return staged;
   }
@@ -231,23 +231,13 @@ export class Snapshotter {
     return false;
   }
 
-  async #hashFile(file: string): Promise<Content> {
-    const hash = createHash('sha256');
-    let sizeBytes = 0;
-    for await (const chunk of this.#deps.disk.read(file)) {
-      hash.update(chunk);
-      sizeBytes += chunk.byteLength;
-    }
-    return { sha256: hash.digest('hex'), sizeBytes };
-  }
-
   /** The hash of a file that is not staged; `undefined` when it is gone or would not stand still. */
   async #hashInPlace(file: ScannedEntry): Promise<Content | undefined> {
     const mark = fileMark(file.stat);
     const known = this.#bulkHashes.get(file.path);
     if (known?.mark === mark) return known.content;
     const path = `${this.#request.dataDir}/${file.path}`;
-    const content = await this.#hashFile(path).catch((error: unknown) => {
+    const content = await this.#deps.disk.hash(path).catch((error: unknown) => {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       throw error;
     });

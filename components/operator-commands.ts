@@ -25,7 +25,8 @@ export function operatorCommands({
     status: agent('status'),
     listBackups: agent('list'),
     verifyBackup: agent('verify NAME'),
-    restoreOne: agent('restore --from NAME --to /tmp/restored'),
+    // The next start consumes the request once; a restart makes one.
+    restoreOne: agent('restore-request NAME'),
     restartReplica: `az containerapp revision restart ${target} --revision $(az containerapp show ${target} --query properties.latestRevisionName -o tsv)`,
     uploadFilms: `az storage file upload-batch --account-name ${mediaAccount} --destination ${mediaShare} --source ./films`,
     adminPassword: 'npx pulumi stack output adminPassword --show-secrets',

@@ -306,16 +306,17 @@ function notFoundCause(error: RestError): Error {
 }
 
 async function readBody(body: NodeJS.ReadableStream | undefined, wantedBytes: number): Promise<Uint8Array> {
-  const chunks: Buffer[] = [];
+  const bytes = Buffer.allocUnsafeSlow(wantedBytes);
   let haveBytes = 0;
   for await (const chunk of body ?? []) {
-    chunks.push(chunk as Buffer);
+    // What does not fit is only counted.
+    (chunk as Buffer).copy(bytes, haveBytes);
     haveBytes += (chunk as Buffer).byteLength;
   }
   // A connection that ends early is an answer cut short, not a shorter blob.
   if (haveBytes !== wantedBytes)
     throw new Error(`the body ended after ${String(haveBytes)} of ${String(wantedBytes)} bytes`);
-  return Buffer.concat(chunks);
+  return bytes;
 }
 
 const md5 = (bytes: Uint8Array) => createHash('md5').update(bytes).digest();

@@ -70,6 +70,31 @@ function isSettled(stat: FileStat): boolean {
   return ageMs < 0 || ageMs > TICK_MS;
 }
 
+async function* chunksOf(path: string, bufferFor: (leftBytes: number) => Buffer): AsyncIterable<Buffer> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    let { size: leftBytes } = await file.stat();
+    for (;;) {
+      const buffer = bufferFor(leftBytes);
+      const { bytesRead } = await file.read(buffer, 0, buffer.byteLength, null);
+      if (bytesRead === 0) return;
+      leftBytes -= bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * For who is done with a chunk before it asks for the next: all are one buffer. Gigabytes of new ones would be garbage that
+ * is collected only now and then, which is most of the memory that a backup would take.
+ */
+function readRecycled(path: string): AsyncIterable<Buffer> {
+  const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  return chunksOf(path, () => buffer);
+}
+
 export class LocalDisk implements Disk {
   async stat(path: string): Promise<FileStat | undefined> {
     const stats = await unlessAbsent(lstat(path, { bigint: true }));
@@ -107,7 +132,7 @@ export class LocalDisk implements Disk {
           yield chunk;
         }
       };
-      return { ...(await this.create(target, tapped(this.read(source)))), head };
+      return { ...(await this.create(target, tapped(readRecycled(source)))), head };
     });
   }
 
@@ -130,20 +155,20 @@ export class LocalDisk implements Disk {
   }
 
   async *read(path: string): AsyncIterable<Uint8Array> {
-    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-    try {
-      // As large as what is left: a stream would take a whole chunk of memory for each small image.
-      let { size: leftBytes } = await file.stat();
-      for (;;) {
-        const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, leftBytes)));
-        const { bytesRead } = await file.read(buffer, 0, buffer.byteLength, null);
-        if (bytesRead === 0) return;
-        leftBytes -= bytesRead;
-        yield buffer.subarray(0, bytesRead);
-      }
-    } finally {
-      await file.close();
+    yield* chunksOf(path, (leftBytes) =>
+      // As large as what is left: a small image needs no whole chunk of memory.
+      Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, leftBytes))),
+    );
+  }
+
+  async hash(path: string): Promise<{ sizeBytes: number; sha256: string }> {
+    const hash = createHash('sha256');
+    let sizeBytes = 0;
+    for await (const chunk of readRecycled(path)) {
+      hash.update(chunk);
+      sizeBytes += chunk.byteLength;
     }
+    return { sha256: hash.digest('hex'), sizeBytes };
   }
 
   async create(

@@ -16,6 +16,8 @@ import type { ArchiveEntry, Archiver, UnpackedEntry } from '../ports.ts';
 type HeaderArgument = Parameters<tar.Pack['entry']>[0];
 
 const LEVEL = 3;
+/** Each chunk is one write to the disk on its own: with the default of 16 KiB those are most of the time of a restore. */
+const DECODED_CHUNK_BYTES = 128 * 1024;
 /** Two blocks of zeros (POSIX pax, "ustar Interchange Format"). */
 const END_OF_ARCHIVE_BYTES = 1024;
 /** A manifest of a million files; more than that is not one of ours and would only fill the memory. */
@@ -118,8 +120,8 @@ async function* decodeFrames(
   const source = archive[Symbol.asyncIterator]();
   const state = { rest: new Uint8Array() };
   for (const bytes of [manifestBytes, Number.POSITIVE_INFINITY]) {
-    const decoder = createZstdDecompress();
-    const work = pipeline(Readable.from(slice(source, state, bytes)), decoder);
+    const decoder = createZstdDecompress({ chunkSize: DECODED_CHUNK_BYTES });
+    const work = pipeline(slice(source, state, bytes), decoder);
     work.catch(() => undefined);
     for await (const chunk of decoder) yield chunk as Uint8Array;
     await work;
@@ -230,7 +232,7 @@ export class TarZstd implements Archiver {
       return;
     }
     const gunzip = createGunzip();
-    const work = pipeline(Readable.from(archive), gunzip);
+    const work = pipeline(archive, gunzip);
     work.catch(() => undefined);
     await this.#extract(gunzip, receive);
     await work;

@@ -1,9 +1,17 @@
 import { candidatesOf, lineOf, readEpoch, type EpochState } from '../epoch.ts';
-import { nameOf, readCatalog, type Catalog, type LegacyBackup, type StoredBackup } from '../catalog.ts';
+import {
+  everything,
+  nameOf,
+  readCatalog,
+  type Catalog,
+  type LegacyBackup,
+  type StoredBackup,
+} from '../catalog.ts';
 import type { RetentionPolicy } from '../config.ts';
 import { AgentError, hasCode } from '../errors.ts';
 import { readParallel } from '../read-backup.ts';
 import { retentionOf } from '../backup-line.ts';
+import { pendingRequest, removeRequest, writeRequest } from '../restore-request.ts';
 import { planRestore, restoreInto, type RestoreDeps } from '../restore.ts';
 import type { Candidate } from '../restore-decision.ts';
 import { verifyStored } from '../stage-backup.ts';
@@ -23,13 +31,6 @@ async function readStore(
   const catalog = await readCatalog(deps.store, signal);
   return { catalog, state: (await readEpoch(deps.store, signal))?.state };
 }
-
-const everything = (catalog: Catalog): Candidate[] => [
-  ...catalog.line,
-  ...catalog.tails,
-  ...catalog.quarantined,
-  ...catalog.legacy,
-];
 
 /** @throws AgentError `backup_missing` that lists what there is. */
 function byName(catalog: Catalog, name: string): Candidate {
@@ -141,11 +142,13 @@ export async function verify(
 export async function status(deps: RestoreDeps, signal: AbortSignal): Promise<Answer> {
   const { catalog, state } = await readStore(deps, signal);
   const [candidate] = candidatesOf(catalog, state);
+  const requested = await pendingRequest(deps.store, state, signal);
   const json = {
     store: deps.store.describe(),
     epoch: state?.epoch ?? null,
     epochTakenUtc: state?.takenUtc ?? null,
     candidate: candidate === undefined ? null : nameOf(candidate),
+    requested: requested?.request.name ?? null,
     candidateMadeUtc: candidate === undefined ? null : timeOf(candidate.stamp),
     cleanStop: candidate?.format === 'tarZst' ? candidate.item.metadata['clean_stop'] === 'true' : null,
     onLine: lineOf(catalog, state).length,
@@ -162,7 +165,8 @@ export async function status(deps: RestoreDeps, signal: AbortSignal): Promise<An
         'epoch',
         json.epoch === null ? 'none taken yet' : `${String(json.epoch)}, taken ${json.epochTakenUtc ?? '?'}`,
       ],
-      ['next start restores', json.candidate ?? 'nothing: first boot'],
+      ['next start restores', json.requested ?? json.candidate ?? 'nothing: first boot'],
+      ...(json.requested === null ? [] : [['on request, instead of', json.candidate ?? '-']]),
       ['made', json.candidateMadeUtc ?? '-'],
       [
         'server had closed',
@@ -326,4 +330,28 @@ export async function release(
   const metadata = { ...backup.item.metadata, released: 'true' };
   await deps.store.setMetadata(backup.item.name, metadata, { ifMatch: backup.item.etag }, signal);
   return { text: `${name} is on the line: the next start restores it\n`, json: { name, released: true } };
+}
+
+/** Asks the next start on an empty volume to restore this backup, once. */
+export async function requestRestore(
+  deps: RestoreDeps,
+  name: string,
+  scratchDir: string,
+  signal: AbortSignal,
+): Promise<Answer> {
+  const { catalog } = await readStore(deps, signal);
+  const backup = byName(catalog, name);
+  // Now, with a person watching, rather than in an init container at night.
+  await verify(deps, nameOf(backup), scratchDir, signal);
+  const request = await writeRequest(deps.store, nameOf(backup), deps.clock.now(), signal);
+  const text = `the next start restores ${request.name}, once; what is newer stays stored beside the line\nrestart the replica now, or take it back: agent restore-request --cancel\n`;
+  return { text, json: request };
+}
+
+export async function cancelRequest(deps: RestoreDeps, signal: AbortSignal): Promise<Answer> {
+  const wasThere = await removeRequest(deps.store, undefined, signal);
+  return {
+    text: wasThere ? 'the request is taken back\n' : 'there was no request\n',
+    json: { cancelled: wasThere },
+  };
 }

@@ -52,6 +52,7 @@ describe('operatorCommands', () => {
     expect(commands['listBackups']).toBe(
       'az containerapp exec --name ca --resource-group rg --container backup-agent --command "node /app/agent.mjs list"',
     );
+    expect(commands['restoreOne']).toContain('agent.mjs restore-request NAME');
     for (const command of Object.values(commands)) expect(command).not.toMatch(/undefined|\n/);
   });
 });
