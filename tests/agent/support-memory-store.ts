@@ -64,7 +64,8 @@ export class MemoryBlobStore implements BlobStore {
   stageBlock(name: string, blockId: string, bytes: Uint8Array): Promise<void> {
     return answer(() => {
       const blocks = this.#staged.get(name) ?? new Map<string, Uint8Array>();
-      this.#staged.set(name, blocks.set(blockId, bytes));
+      // The caller uses its bytes again.
+      this.#staged.set(name, blocks.set(blockId, bytes.slice()));
     });
   }
 
