@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { AzureCliCredential, ManagedIdentityCredential } from '@azure/identity';
+import type { TokenCredential } from '@azure/identity';
 import {
   BlobServiceClient,
   RestError,
@@ -31,12 +31,27 @@ function serviceClient(credential: StoreCredential): BlobServiceClient {
     case 'managedIdentity':
       return new BlobServiceClient(
         urlOf(credential.account),
-        new ManagedIdentityCredential({ clientId: credential.clientId }),
+        lazily(async () => {
+          const { ManagedIdentityCredential } = await import('@azure/identity');
+          return new ManagedIdentityCredential({ clientId: credential.clientId });
+        }),
         options,
       );
     case 'azureCli':
-      return new BlobServiceClient(urlOf(credential.account), new AzureCliCredential(), options);
+      return new BlobServiceClient(
+        urlOf(credential.account),
+        lazily(async () => new (await import('@azure/identity')).AzureCliCredential()),
+        options,
+      );
   }
+}
+
+/** Loaded at the first token: the library is most of the agent's start-up time, and a cold start waits for the agent. */
+function lazily(load: () => Promise<TokenCredential>): TokenCredential {
+  let loaded: Promise<TokenCredential> | undefined;
+  return {
+    getToken: async (scopes, options) => (await (loaded ??= load())).getToken(scopes, options),
+  };
 }
 
 const urlOf = (account: string) => `https://${account}.blob.core.windows.net`;

@@ -107,6 +107,7 @@ describe('with a line of two backups', () => {
       store: cells['store'],
       epoch: 1,
       epochTakenUtc: expect.stringMatching(/Z$/) as string,
+      requested: null,
       candidate: newer,
       candidateMadeUtc: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/) as string,
       cleanStop: false,
