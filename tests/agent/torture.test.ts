@@ -59,7 +59,7 @@ async function torture(
 
 const HEAVY: LiveWriterOptions = {
   commitsPerSecond: 0,
-  initialMiB: 2,
+  initialMiB: 1,
   truncateCheckpointEveryMs: 70,
   vacuumEveryMs: 300,
 };
@@ -73,7 +73,7 @@ interface Server {
 
 /** 200 rounds in all. Several writers: each is hard in its own way, and a ledger of a minute would slow the checks. */
 const SERVERS: readonly Server[] = [
-  { name: 'truncates and vacuums all the time', options: HEAVY, rounds: 60 },
+  { name: 'truncates and vacuums all the time', options: HEAVY, rounds: 40 },
   {
     name: 'lets its -wal grow between rare checkpoints',
     options: {
@@ -87,7 +87,7 @@ const SERVERS: readonly Server[] = [
   {
     name: 'checkpoints after every few pages',
     options: { ...HEAVY, autoCheckpointPages: 8, truncateCheckpointEveryMs: 0 },
-    rounds: 50,
+    rounds: 70,
   },
   {
     name: 'has lost its locks on the database (jellyfin/jellyfin#18100)',
