@@ -6,7 +6,9 @@ import { randomUUID } from 'node:crypto';
 import { serveHealth } from './adapters/health-server.ts';
 import type { WorkerCode } from './adapters/node-sqlite.ts';
 import { parseArguments, type Invocation } from './cli.ts';
-import * as operate from './commands/operate.ts';
+import * as act from './commands/act.ts';
+import type { Answer } from './commands/answer.ts';
+import * as look from './commands/look.ts';
 import { parseConfig, type AgentConfig } from './config.ts';
 import { EXIT, type ExitCode } from './contract.ts';
 import { AgentError, exitCodeOf, InterruptedError, messageOf } from './errors.ts';
@@ -47,32 +49,28 @@ async function answerTo(
   config: AgentConfig,
   scratchDir: string,
   stop: AbortSignal,
-): Promise<operate.Answer> {
+): Promise<Answer> {
   switch (invocation.command) {
     case 'restore':
-      return operate.restorePlan(
-        deps,
-        { dataDir: config.dataDir, imageVersion: config.jellyfinVersion },
-        stop,
-      );
+      return look.restorePlan(deps, { dataDir: config.dataDir, imageVersion: config.jellyfinVersion }, stop);
     case 'restore-to':
-      return operate.restoreTo(deps, invocation, stop);
+      return act.restoreTo(deps, invocation, stop);
     case 'list':
-      return operate.list(deps, stop);
+      return look.list(deps, stop);
     case 'status':
-      return operate.status(deps, stop);
+      return look.status(deps, stop);
     case 'verify':
-      return operate.verify(deps, invocation.name, scratchDir, stop);
+      return look.verify(deps, invocation.name, scratchDir, stop);
     case 'prune':
-      return operate.pruneDryRun(deps, config.retention, stop);
+      return look.pruneDryRun(deps, config.retention, stop);
     case 'export':
-      return operate.exportTo(deps, invocation.name, invocation.to, stop);
+      return act.exportTo(deps, invocation.name, invocation.to, stop);
     case 'restore-request':
       return invocation.name === undefined
-        ? operate.cancelRequest(deps, stop)
-        : operate.requestRestore(deps, invocation.name, scratchDir, stop);
+        ? act.cancelRequest(deps, stop)
+        : act.requestRestore(deps, invocation.name, scratchDir, stop);
     case 'release':
-      return operate.release(deps, invocation.name, scratchDir, stop);
+      return act.release(deps, invocation.name, scratchDir, stop);
   }
 }
 

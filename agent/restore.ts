@@ -1,26 +1,15 @@
-import { candidatesOf, readEpoch, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
-import { everything, nameOf, readCatalog, type Catalog } from './catalog.ts';
+import { candidatesOf, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
+import { nameOf, readCatalog, type Catalog } from './catalog.ts';
 import { AgentError, hasCode } from './errors.ts';
-import { errorFields, type Logger } from './log.ts';
-import type { Clock, Disk } from './ports.ts';
+import { errorFields } from './log.ts';
+import { moveIntoPlace } from './move-into-place.ts';
+import { planRestore, type Plan, type RestoreDeps, type RestoreOptions } from './plan-restore.ts';
 import { WORK_DIR } from './profile.ts';
-import { pendingRequest, removeRequest, type RestoreRequest } from './restore-request.ts';
-import { decide, type Candidate, type Decision, type StoreState } from './restore-decision.ts';
-import { stageBackup, type StagedTree, type StageDeps } from './stage-backup.ts';
-import { stageLegacy } from './stage-legacy.ts';
-import { contentNames, readVolumeState, writeMarker, type VolumeMarker } from './volume.ts';
-
-export interface RestoreDeps extends StageDeps {
-  clock: Clock;
-  log: Logger;
-  /** A new random value for each start. */
-  holder: string;
-}
-
-export interface RestoreOptions {
-  dataDir: string;
-  imageVersion: string | undefined;
-}
+import type { Candidate } from './restore-decision.ts';
+import { removeRequest } from './restore-request.ts';
+import type { StagedTree } from './stage-backup.ts';
+import { stage, stageNewestGood, stagingDirOf, type Chosen } from './stage-newest.ts';
+import { contentNames, writeMarker, type VolumeMarker } from './volume.ts';
 
 export interface RestoreReport {
   action: 'kept' | 'first_boot' | 'restored';
@@ -34,133 +23,8 @@ export interface RestoreReport {
   cleanStop: boolean | undefined;
 }
 
-const stagingDirOf = (dataDir: string) => `${dataDir}/${WORK_DIR}/staging`;
-
 /** A candidate vanished while it was read (retention, or a person): the plan is made anew, this often. */
 const REPLANS = 3;
-
-function storeStateOf(catalog: Catalog, candidates: readonly Candidate[]): StoreState {
-  if (candidates.length > 0) return { kind: 'candidates', candidates };
-  const beside = [...catalog.line, ...catalog.tails, ...catalog.quarantined].map(nameOf);
-  return beside.length > 0 ? { kind: 'only_beside_line', names: beside } : { kind: 'none' };
-}
-
-export interface Plan {
-  decision: Decision;
-  catalog: Catalog | undefined;
-  /** The operator's wish; `candidate` undefined: no such backup is stored any more. */
-  requested: { request: RestoreRequest; etag: string; candidate: Candidate | undefined } | undefined;
-}
-
-/** What a start would do now, without doing it. Never throws for the store: "could not tell" is an answer. */
-export async function planRestore(
-  deps: RestoreDeps,
-  options: RestoreOptions,
-  signal?: AbortSignal,
-): Promise<Plan> {
-  const volume = await readVolumeState(deps.disk, options.dataDir, deps.profile);
-  const needsStore = volume.kind !== 'live' && volume.kind !== 'foreign';
-  let catalog: Catalog | undefined;
-  let store: StoreState = { kind: 'none' };
-  let requested: Plan['requested'];
-  if (needsStore) {
-    try {
-      catalog = await readCatalog(deps.store, signal);
-      const epoch = await readEpoch(deps.store, signal);
-      const pending = await pendingRequest(deps.store, epoch?.state, signal);
-      const wanted = everything(catalog).find((backup) => nameOf(backup) === pending?.request.name);
-      if (pending !== undefined) requested = { ...pending, candidate: wanted };
-      // First in the order: if it does not pass its checks, the newest good one is restored as ever.
-      const usual = candidatesOf(catalog, epoch?.state).filter((candidate) => candidate !== wanted);
-      store = storeStateOf(catalog, wanted === undefined ? usual : [wanted, ...usual]);
-    } catch (error) {
-      if (!(error instanceof AgentError)) throw error;
-      store = { kind: 'unknown', error };
-    }
-  }
-  return { decision: decide(volume, store, options.imageVersion), catalog, requested };
-}
-
-async function stage(
-  deps: RestoreDeps,
-  candidate: Candidate,
-  options: RestoreOptions,
-  signal?: AbortSignal,
-): Promise<StagedTree> {
-  const dir = stagingDirOf(options.dataDir);
-  return candidate.format === 'tarZst'
-    ? stageBackup(deps, candidate, dir, options.imageVersion, signal)
-    : stageLegacy(deps, candidate, dir, signal);
-}
-
-/** The newest candidate that passes every check, staged; older ones are tried loudly, one after the other. */
-async function stageNewestGood(
-  deps: RestoreDeps,
-  candidates: readonly Candidate[],
-  options: RestoreOptions,
-  signal?: AbortSignal,
-): Promise<Chosen> {
-  const passedOver: string[] = [];
-  for (const candidate of candidates) {
-    // Twice: what is passed over is off the line for good, and one flipped bit on the way must not do that.
-    for (const isSecond of [false, true]) {
-      try {
-        return { staged: await stage(deps, candidate, options, signal), candidate, passedOver };
-      } catch (error) {
-        if (!hasCode(error, 'backup_damaged')) throw error;
-        const fields = { backup: nameOf(candidate), ...errorFields(error) };
-        if (isSecond) deps.log.error('backup passed over', fields);
-        else deps.log.warn('backup did not pass, read again', fields);
-      }
-    }
-    passedOver.push(nameOf(candidate));
-  }
-  throw new AgentError(
-    'backup_damaged',
-    `none of ${String(candidates.length)} backups passes its checks; the newest is ${nameOf(candidates[0] as Candidate)}`,
-    {
-      hint: '`agent verify NAME` says what is wrong with each; nothing is started empty over them',
-    },
-  );
-}
-
-/**
- * Moves a staged tree into place: databases last, so that a tree that looks complete is complete.
- * Only empty folders may be in the way.
- */
-export async function moveIntoPlace(disk: Disk, staged: StagedTree, dataDir: string): Promise<void> {
-  const holdsDatabase = (path: string) =>
-    staged.databases.some((database) => database === path || database.startsWith(`${path}/`));
-  const touched = new Set<string>();
-  async function move(path: string): Promise<void> {
-    for (const name of (await disk.names(`${staged.dir}/${path}`)) ?? []) {
-      const child = path === '' ? name : `${path}/${name}`;
-      if (staged.databases.includes(child)) continue;
-      const target = `${dataDir}/${child}`;
-      const existing = await disk.stat(target);
-      const isFolder = (await disk.stat(`${staged.dir}/${child}`))?.type === 'directory';
-      if (isFolder && (existing?.type === 'directory' || holdsDatabase(child))) {
-        await disk.makeDir(target);
-        touched.add(child);
-        await move(child);
-      } else if (existing === undefined) {
-        await disk.rename(`${staged.dir}/${child}`, target);
-      } else {
-        throw new AgentError('target_unsafe', `${target} appeared during the restore`);
-      }
-    }
-  }
-  await move('');
-  for (const path of staged.databases) {
-    for (const suffix of ['-wal', '-shm', '-journal']) await disk.removeFile(`${dataDir}/${path}${suffix}`);
-    await disk.rename(`${staged.dir}/${path}`, `${dataDir}/${path}`);
-  }
-  for (const directory of staged.directories) {
-    if (touched.has(directory.path)) await disk.setAttributes(`${dataDir}/${directory.path}`, directory);
-  }
-  for (const path of [...touched].sort().reverse()) await disk.sync(`${dataDir}/${path}`);
-  await disk.sync(dataDir);
-}
 
 /** Only on a volume whose marker says that everything on it came from a restore that did not finish. */
 async function clean(deps: RestoreDeps, dataDir: string): Promise<void> {
@@ -175,12 +39,6 @@ function positionOf(candidate: Candidate | undefined): { epoch: number; sequence
 }
 
 const EPOCH_RACES = 5;
-
-interface Chosen {
-  staged: StagedTree;
-  candidate: Candidate;
-  passedOver: string[];
-}
 
 /** Carries out one plan: stages, takes the epoch, publishes the tree on the volume. */
 class Restoration {

@@ -11,7 +11,7 @@ import { bootstrap } from './bootstrap.ts';
 import { drill } from './drill.ts';
 import type { Logger } from './log.ts';
 import { JELLYFIN, WORK_DIR } from './profile.ts';
-import type { RestoreDeps } from './restore.ts';
+import type { RestoreDeps } from './plan-restore.ts';
 import { withRetry, type RetryPolicy } from './retry.ts';
 import { Sidecar } from './sidecar.ts';
 import { Snapshotter } from './snapshot.ts';

@@ -13,7 +13,7 @@ import { AgentError } from '../../agent/errors.ts';
 import { createLogger } from '../../agent/log.ts';
 import type { BlobStore, DatabaseEngine, Disk } from '../../agent/ports.ts';
 import { JELLYFIN, WORK_DIR } from '../../agent/profile.ts';
-import type { RestoreDeps } from '../../agent/restore.ts';
+import type { RestoreDeps } from '../../agent/plan-restore.ts';
 import { Snapshotter } from '../../agent/snapshot.ts';
 import { verifyStored } from '../../agent/stage-backup.ts';
 import type { VolumeMarker } from '../../agent/volume.ts';
