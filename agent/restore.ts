@@ -153,15 +153,7 @@ class Restoration {
     for (const dir of profile.firstBootDirs) await disk.makeDir(`${this.#options.dataDir}/${dir}`);
     await this.#mark({ state: 'complete', origin: 'first_boot', epoch, restoredFrom: null });
     log.info('first boot: the store holds no backup', { epoch });
-    return {
-      action: 'first_boot',
-      epoch,
-      restoredFrom: null,
-      passedOver: [],
-      files: 0,
-      bytes: 0,
-      cleanStop: undefined,
-    };
+    return nothingRestored('first_boot', epoch, null);
   }
 
   async #putInPlace({ staged, candidate, passedOver }: Chosen, epoch: number): Promise<RestoreReport> {
@@ -199,6 +191,14 @@ class Restoration {
   }
 }
 
+function nothingRestored(
+  action: 'kept' | 'first_boot',
+  epoch: number,
+  restoredFrom: string | null,
+): RestoreReport {
+  return { action, epoch, restoredFrom, passedOver: [], files: 0, bytes: 0, cleanStop: undefined };
+}
+
 function cleanStopOf(candidate: Candidate): boolean | undefined {
   return candidate.format === 'tarZst' ? candidate.item.metadata['clean_stop'] === 'true' : undefined;
 }
@@ -221,15 +221,7 @@ export async function restoreVolume(
     if (decision.action === 'keep') {
       const { epoch, restoredFrom } = decision.marker;
       deps.log.info('volume kept: it is newer than any backup', { epoch, restoredFrom });
-      return {
-        action: 'kept',
-        epoch,
-        restoredFrom,
-        passedOver: [],
-        files: 0,
-        bytes: 0,
-        cleanStop: undefined,
-      };
+      return nothingRestored('kept', epoch, restoredFrom);
     }
     const isRestore = decision.action === 'restore';
     try {

@@ -44,7 +44,7 @@ const XML_WAIT_MS = 200;
 const CONSISTENCY_ROUNDS = 3;
 const SQLITE_HEADER = 'SQLite format 3\0';
 
-export function stagingDirOf(dataDir: string): string {
+export function snapshotDirOf(dataDir: string): string {
   return `${dataDir}/${WORK_DIR}/snapshot`;
 }
 
@@ -88,7 +88,7 @@ export class Snapshotter {
   constructor(deps: SnapshotDeps, request: SnapshotRequest) {
     this.#deps = deps;
     this.#request = request;
-    this.#staging = stagingDirOf(request.dataDir);
+    this.#staging = snapshotDirOf(request.dataDir);
   }
 
   /**

@@ -20,7 +20,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { LocalDisk } from '../../agent/adapters/local-disk.ts';
 import { NodeSqlite } from '../../agent/adapters/node-sqlite.ts';
 import { restoreVolume } from '../../agent/restore.ts';
-import { stagingDirOf } from '../../agent/snapshot.ts';
+import { snapshotDirOf } from '../../agent/snapshot.ts';
 import {
   createJellyfinTree,
   itemId,
@@ -510,7 +510,7 @@ describe('what must not be published', () => {
       message: expect.stringMatching(why),
     });
     expect(await agent.blobNames()).toEqual(before);
-    expect(existsSync(stagingDirOf(tree.dir))).toBe(false);
+    expect(existsSync(snapshotDirOf(tree.dir))).toBe(false);
   });
 
   test.each([
@@ -577,7 +577,7 @@ describe('what must not be published', () => {
       message: expect.stringMatching(/70000000 are free/),
     });
     expect(written).toEqual([]);
-    expect(existsSync(stagingDirOf(dir))).toBe(false);
+    expect(existsSync(snapshotDirOf(dir))).toBe(false);
     rmSync(join(dir, 'data/large.bin'));
     expect(await agent.backUp()).toMatchObject({ kind: 'published' });
   });
