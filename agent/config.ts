@@ -9,6 +9,9 @@ export type StoreCredential =
   | { kind: 'managedIdentity'; account: string; clientId: string }
   | { kind: 'azureCli'; account: string };
 
+export const JELLYROLLER_DRIVERS = ['cli', 'http'] as const;
+export type JellyrollerDriver = (typeof JELLYROLLER_DRIVERS)[number];
+
 export interface RetentionPolicy {
   keep: number;
   daily: number;
@@ -34,12 +37,20 @@ export interface AgentConfig {
   readonly retention: RetentionPolicy;
   readonly retryMax: number;
   readonly retryBackoffSeconds: number;
+  /** How long a start waits for the replica before it to back up; 0: it does not ask. */
+  readonly handoverWaitSeconds: number;
   readonly shutdownBudgetSeconds: number;
   readonly healthHost: string;
   /** 0: no liveness answer. */
   readonly healthPort: number;
   readonly logLevel: LogLevel;
   readonly jellyrollerEnabled: boolean;
+  /** `cli`: the binary, or the API where there is none; `http`: the API. */
+  readonly jellyrollerDriver: JellyrollerDriver;
+  /** A path, or a name on the PATH. */
+  readonly jellyrollerBin: string;
+  /** How long one run of Jellyfin's backup engine may take. */
+  readonly jellyrollerTimeoutSeconds: number;
   readonly jellyfinApiKey: Secret | undefined;
   /** Of a brand-new server; `undefined`: its wizard waits for a person. */
   readonly admin: { readonly name: string; readonly password: Secret } | undefined;
@@ -293,6 +304,13 @@ export function parseConfig(command: Command, env: Env): AgentConfig {
       600,
       'the first wait; it doubles, up to a minute',
     ),
+    handoverWaitSeconds: read.integer(
+      'handoverWaitSeconds',
+      45,
+      0,
+      200,
+      'a cold start that takes longer than 240 s is cut by the ingress; 0 turns it off',
+    ),
     shutdownBudgetSeconds: read.integer(
       'shutdownBudgetSeconds',
       SHUTDOWN.budgetSeconds,
@@ -310,6 +328,21 @@ export function parseConfig(command: Command, env: Env): AgentConfig {
     healthPort: read.integer('healthPort', HEALTH_PORT, 0, 65_535, '0 turns the liveness answer off'),
     admin: readAdmin(read),
     jellyrollerEnabled: read.boolean('jellyrollerEnabled', false, 'the runner runs or it does not'),
+    jellyrollerDriver: read.oneOf('jellyrollerDriver', 'cli', JELLYROLLER_DRIVERS, 'there are two'),
+    jellyrollerBin: read.matching(
+      'jellyrollerBin',
+      'jellyroller',
+      /^(\/|[\w.-]+$)/,
+      'an absolute path, or a name on the PATH',
+      'a relative path would depend on the working folder',
+    ),
+    jellyrollerTimeoutSeconds: read.integer(
+      'jellyrollerTimeoutSeconds',
+      7_200,
+      60,
+      86_400,
+      'until then no second backup is started',
+    ),
     jellyfinApiKey: ((value) => (value === undefined ? undefined : new Secret(value)))(
       read.raw('jellyfinApiKey'),
     ),

@@ -25,11 +25,15 @@ export const ENV = {
   retentionMonthly: 'RETENTION_MONTHLY',
   retryMax: 'RETRY_MAX',
   retryBackoffSeconds: 'RETRY_BACKOFF_SECONDS',
+  handoverWaitSeconds: 'HANDOVER_WAIT_SECONDS',
   shutdownBudgetSeconds: 'SHUTDOWN_BUDGET_SECONDS',
   healthHost: 'HEALTH_HOST',
   healthPort: 'HEALTH_PORT',
   logLevel: 'LOG_LEVEL',
   jellyrollerEnabled: 'JELLYROLLER_ENABLED',
+  jellyrollerDriver: 'JELLYROLLER_DRIVER',
+  jellyrollerBin: 'JELLYROLLER_BIN',
+  jellyrollerTimeoutSeconds: 'JELLYROLLER_TIMEOUT_SECONDS',
   jellyfinApiKey: 'JELLYFIN_API_KEY',
   adminUser: 'JELLYFIN_ADMIN_USER',
   adminPassword: 'JELLYFIN_ADMIN_PASSWORD',
@@ -53,7 +57,7 @@ const RETENTION = ['retentionKeep', 'retentionDaily', 'retentionWeekly', 'retent
 
 /** Least privilege: a command reads these variables and no others. */
 export const COMMAND_ENV = {
-  restore: [...STORE, ...RETRY, 'dataDir', 'jellyfinVersion', 'minBackupSizeBytes'],
+  restore: [...STORE, ...RETRY, 'dataDir', 'jellyfinVersion', 'minBackupSizeBytes', 'handoverWaitSeconds'],
   backup: [
     ...STORE,
     ...RETRY,
@@ -80,6 +84,9 @@ export const COMMAND_ENV = {
     'jellyfinUrl',
     'jellyfinApiKey',
     'jellyrollerEnabled',
+    'jellyrollerDriver',
+    'jellyrollerBin',
+    'jellyrollerTimeoutSeconds',
     'backupIntervalSeconds',
     'startupDelaySeconds',
     'minBackupSizeBytes',

@@ -16,6 +16,7 @@ const EXIT_OF_CODE = {
   target_unsafe: EXIT.target,
   no_space: EXIT.target,
   jellyfin_unavailable: EXIT.external,
+  external_failed: EXIT.external,
   final_backup_failed: EXIT.finalBackup,
 } as const satisfies Record<string, ExitCode>;
 export type ErrorCode = keyof typeof EXIT_OF_CODE;

@@ -116,6 +116,7 @@ function restoreContainer(args: TemplateArgs): InitContainer {
       dataDir: MOUNT.data,
       jellyfinVersion: config.jellyfinVersion,
       minBackupSizeBytes: String(config.minBackupSizeBytes),
+      handoverWaitSeconds: String(config.handoverWaitSeconds),
     }),
     resources: resources(RESTORE_SIZE),
     volumeMounts: agentMounts('restore'),
@@ -176,6 +177,10 @@ function runnerContainer(args: TemplateArgs, image: pulumi.Input<string>): Conta
       ...adminEnv(config),
       jellyfinApiKey: config.hasApiKey ? { secretRef: SECRET.apiKey } : undefined,
       jellyrollerEnabled: 'true',
+      jellyrollerDriver: config.jellyrollerDriver,
+      // The image has the binary on its PATH, and the agent's own limit is generous.
+      jellyrollerBin: undefined,
+      jellyrollerTimeoutSeconds: undefined,
       dataDir: MOUNT.data,
       jellyfinUrl: JELLYFIN_URL,
       backupIntervalSeconds: String(config.backupIntervalSeconds),

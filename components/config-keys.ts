@@ -10,6 +10,7 @@ const REDUNDANCY = ['Standard_LRS', 'Standard_ZRS', 'Standard_GRS', 'Standard_GZ
 export type Redundancy = (typeof REDUNDANCY)[number];
 const SHARE_TIERS = ['TransactionOptimized', 'Hot', 'Cool'] as const;
 export type ShareTier = (typeof SHARE_TIERS)[number];
+const JELLYROLLER_DRIVERS = ['cli', 'http'] as const;
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 
 const HASH_COMMAND = 'curl -fsSL <jellyrollerUrl> | sha256sum';
@@ -128,6 +129,12 @@ export function readKeys(read: ConfigReader, get: Get, isSecret: (key: string) =
     ),
     backupArtwork: read.boolean('backupArtwork', 'metadata/ is in the backup or it is not'),
     drillIntervalSeconds: read.integer('drillIntervalSeconds', 0, 2_592_000, '0 turns the restore drill off'),
+    handoverWaitSeconds: read.integer(
+      'handoverWaitSeconds',
+      0,
+      200,
+      'the ingress gives up a request after 240 s; 0 turns the handover off',
+    ),
     retentionKeep: read.integer('retentionKeep', 1, 4_000, 'the last good backup is never deleted'),
     retentionDaily: read.integer('retentionDaily', 0, 3_650, '0 turns the tier off'),
     retentionWeekly: read.integer('retentionWeekly', 0, 520, '0 turns the tier off'),
@@ -153,6 +160,7 @@ export function readKeys(read: ConfigReader, get: Get, isSecret: (key: string) =
         reason: `the release has no published checksum, so the build trusts only the bytes you name: ${HASH_COMMAND}`,
       },
     ),
+    jellyrollerDriver: read.oneOf('jellyrollerDriver', JELLYROLLER_DRIVERS, 'there are two'),
     jellyrollerMinBackupSizeBytes: read.integer(
       'jellyrollerMinBackupSizeBytes',
       0,

@@ -161,7 +161,12 @@ describe('the contract, from the side of the infrastructure', () => {
   const agents = [...FULL.initContainers, ...FULL.containers].filter(
     ({ name }) => name !== CONTAINER.jellyfin,
   );
-  const deliberatelyAbsent: EnvKey[] = ['storageKey', 'connectionString'];
+  const deliberatelyAbsent: EnvKey[] = [
+    'storageKey',
+    'connectionString',
+    'jellyrollerBin',
+    'jellyrollerTimeoutSeconds',
+  ];
 
   it.each(agents.map((agent) => ({ agent, name: agent.name })))(
     'gives $name every variable that its command may see and no other',
@@ -210,6 +215,7 @@ describe('the contract, from the side of the infrastructure', () => {
       logLevel: 'info',
       dataDir: '/data',
       minBackupSizeBytes: '1',
+      handoverWaitSeconds: '45',
     };
     const checks = [
       // @ts-expect-error jellyfinVersion is forgotten
@@ -220,6 +226,6 @@ describe('the contract, from the side of the infrastructure', () => {
       () => agentEnv('restore', { ...restore, jellyfinVersion: '1.0', storageKey: 'plain' }),
     ];
     expect(checks).toHaveLength(3);
-    expect(agentEnv('restore', { ...restore, jellyfinVersion: '1.0' })).toHaveLength(9);
+    expect(agentEnv('restore', { ...restore, jellyfinVersion: '1.0' })).toHaveLength(10);
   });
 });
