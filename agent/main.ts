@@ -82,7 +82,11 @@ async function restoreCommand(outside: Outside): Promise<ExitCode> {
   try {
     await restoreVolume(
       deps,
-      { dataDir: config.dataDir, imageVersion: config.jellyfinVersion },
+      {
+        dataDir: config.dataDir,
+        imageVersion: config.jellyfinVersion,
+        handoverWaitMs: config.handoverWaitSeconds * 1000,
+      },
       outside.stop,
     );
     outside.stop.throwIfAborted();

@@ -19,6 +19,13 @@ export interface BlobPage {
   continuation: string | undefined;
 }
 
+export interface FoundBlob {
+  bytes: Uint8Array;
+  etag: string;
+  /** Since it was last written, by the service's own times (`Date` less `Last-Modified`), in whole seconds. */
+  ageMs: number;
+}
+
 export interface WriteCondition {
   /** Only if the blob still has this etag. */
   ifMatch?: string;
@@ -44,7 +51,7 @@ export interface BlobStore {
     signal?: AbortSignal,
   ): Promise<Uint8Array>;
   /** A small blob as a whole. */
-  find(name: string, signal?: AbortSignal): Promise<{ bytes: Uint8Array; etag: string } | undefined>;
+  find(name: string, signal?: AbortSignal): Promise<FoundBlob | undefined>;
   /** Writes a small blob in one request; answers its etag. */
   put(name: string, bytes: Uint8Array, condition: WriteCondition, signal?: AbortSignal): Promise<string>;
   /**

@@ -6,14 +6,16 @@ import { NodeSqlite, type WorkerCode } from './adapters/node-sqlite.ts';
 import { SystemClock } from './adapters/system-clock.ts';
 import { TarZstd } from './adapters/tar-zstd.ts';
 import { BackupLine } from './backup-line.ts';
+import { Heartbeat } from './heartbeat.ts';
 import type { AgentConfig } from './config.ts';
 import { bootstrap } from './bootstrap.ts';
 import { drill } from './drill.ts';
 import type { Logger } from './log.ts';
 import { JELLYFIN, WORK_DIR } from './profile.ts';
 import type { RestoreDeps } from './plan-restore.ts';
+import type { BlobStore } from './ports.ts';
 import { withRetry, type RetryPolicy } from './retry.ts';
-import { Sidecar } from './sidecar.ts';
+import { pollMsOf, Sidecar } from './sidecar.ts';
 import { Snapshotter } from './snapshot.ts';
 
 /**
@@ -22,16 +24,21 @@ import { Snapshotter } from './snapshot.ts';
  */
 const HURRIED: RetryPolicy = { max: 2, backoffMs: 500 };
 
+/** A sign of life every 30 s at the default change window: with the looks for a request a tenth of a cent an hour. */
+const POLLS_PER_SIGN = 6;
+
 /** Builds the adapters of one command. The only file that imports `adapters/`, but for the health server in main.ts. */
 export function wireRestore(
   config: AgentConfig,
   log: Logger,
   worker: WorkerCode,
-): RestoreDeps & { policy: RetryPolicy } {
+): RestoreDeps & { policy: RetryPolicy; plainStore: BlobStore } {
   const clock = new SystemClock();
   const policy: RetryPolicy = { max: config.retryMax, backoffMs: config.retryBackoffSeconds * 1000 };
+  const plainStore = new AzureBlobStore(config.credential, config.container);
   return {
-    store: withRetry(new AzureBlobStore(config.credential, config.container), { policy, clock, log }),
+    plainStore,
+    store: withRetry(plainStore, { policy, clock, log }),
     archiver: new TarZstd(),
     disk: new LocalDisk(),
     databases: new NodeSqlite(worker),
@@ -44,7 +51,7 @@ export function wireRestore(
 }
 
 export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode): Sidecar {
-  const { policy, ...deps } = wireRestore(config, log, worker);
+  const { plainStore, policy, ...deps } = wireRestore(config, log, worker);
   const { admin, dataDir } = config;
   const jellyfin = new HttpJellyfin(config.jellyfinUrl);
   const snapshotter = new Snapshotter(deps, { dataDir, includeBulk: config.backupArtwork });
@@ -52,11 +59,21 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
     { ...deps, snapshotter, minBackupSizeBytes: config.minBackupSizeBytes },
     { dataDir, retention: config.retention },
   );
+  const windows = {
+    intervalMs: config.backupIntervalSeconds * 1000,
+    onChangeMs: config.backupOnChangeSeconds * 1000,
+  };
+  const pollMs = pollMsOf(windows);
+  const heartbeat = new Heartbeat(
+    { ...deps, store: plainStore },
+    { dataDir, pollMs, intervalMs: pollMs * POLLS_PER_SIGN },
+  );
   const scratchDir = `${dataDir}/${WORK_DIR}/drill`;
   return new Sidecar(
     {
       ...deps,
       line,
+      heartbeat,
       jellyfin,
       ...(admin === undefined
         ? {}
@@ -66,8 +83,7 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
     },
     {
       dataDir,
-      intervalMs: config.backupIntervalSeconds * 1000,
-      onChangeMs: config.backupOnChangeSeconds * 1000,
+      ...windows,
       startupDelayMs: config.startupDelaySeconds * 1000,
       drillIntervalMs: config.drillIntervalSeconds * 1000,
       shutdownBudgetMs: config.shutdownBudgetSeconds * 1000,

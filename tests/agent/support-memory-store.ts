@@ -1,5 +1,5 @@
 import { AgentError } from '../../agent/errors.ts';
-import type { BlobItem, BlobPage, BlobStore, WriteCondition } from '../../agent/ports.ts';
+import type { BlobItem, BlobPage, BlobStore, FoundBlob, WriteCondition } from '../../agent/ports.ts';
 
 export interface MemoryBlob {
   bytes: Uint8Array;
@@ -50,8 +50,11 @@ export class MemoryBlobStore implements BlobStore {
     });
   }
 
-  find(name: string): Promise<{ bytes: Uint8Array; etag: string } | undefined> {
-    return answer(() => this.#blobs.get(name));
+  find(name: string): Promise<FoundBlob | undefined> {
+    return answer(() => {
+      const blob = this.#blobs.get(name);
+      return blob && { ...blob, ageMs: Date.now() - blob.lastModified.getTime() };
+    });
   }
 
   put(name: string, bytes: Uint8Array, condition: WriteCondition): Promise<string> {
