@@ -38,8 +38,8 @@ const POLL_MS = 500;
 /** Signs are late when the store is slow: two and a half intervals, and the whole seconds of the service's times. */
 const LATE_INTERVALS = 2.5;
 const TIME_RESOLUTION_MS = 2_000;
-/** A request that is heard at all is heard at the next look; three, because the first may have just passed. */
-const LOOKS_UNTIL_SEEN = 3;
+/** A request that is heard at all is heard at the next look; some more for a replica that is busy or a store that is slow. */
+const LOOKS_UNTIL_SEEN = 4;
 const SEEN_RESERVE_MS = 2_000;
 
 function isLate(writer: Found<WriterState>): boolean {
@@ -92,7 +92,7 @@ async function awaitAnswer(
     // A replica that is stopping stores again after its server has closed: that backup is the one to wait for.
     if (answer?.id === id && answer.state === 'stored' && phase !== 'stopping')
       return { kind: 'answered', waitedSeconds, backup: answer.backup };
-    const isUnheard = answer?.id !== id && phase !== 'stopping' && waitedMs >= seenWithinMs;
+    const isUnheard = answer?.id !== id && waitedMs >= seenWithinMs;
     if (isUnheard || isLate(writer)) return silent(writer.value, waitedSeconds);
     if (waitedMs >= waitMs) {
       if (answer?.id === id && answer.state === 'stored')
@@ -136,8 +136,6 @@ export async function askPredecessor(
     if (current !== undefined && current > epoch) return { kind: 'none' };
     if (phase === 'stopped') return { kind: 'stopped', waitedSeconds: 0 };
     if (isLate(writer)) return silent(writer.value, 0);
-    // Nothing of a user can be on a server that never came up.
-    if (phase === 'starting') return { kind: 'none' };
     if (waitMs === 0) return { kind: 'busy', waitedSeconds: 0 };
     const id = await request(deps, epoch, waitMs, signal);
     log.info('another replica is alive: it is asked for a backup', { epoch, phase, waitMs });

@@ -165,6 +165,11 @@ export interface DatabaseEngine {
    * @param setWal Also sets WAL mode: Jellyfin expects it and never sets it itself.
    */
   settle(copy: string, setWal: boolean): Promise<void>;
+  /**
+   * Compares two private copies, table by table: how many rows are new or changed, or gone, whichever is
+   * more. A table that only one of them has counts with all of its rows; tables without a difference are left out.
+   */
+  compare(copy: string, earlier: string, signal?: AbortSignal): Promise<Record<string, number>>;
 }
 
 export interface ArchiveEntry {

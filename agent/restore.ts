@@ -155,7 +155,16 @@ class Restoration {
     await moveIntoPlace(disk, staged, dataDir);
     for (const dir of profile.firstBootDirs) await disk.makeDir(`${dataDir}/${dir}`);
     await disk.removeTree(stagingDirOf(dataDir));
-    await this.#mark({ state: 'complete', origin: 'restored', epoch, restoredFrom: staged.name });
+    const version = staged.manifest?.jellyfin.version ?? undefined;
+    await this.#mark({
+      state: 'complete',
+      origin: 'restored',
+      epoch,
+      restoredFrom: staged.name,
+      sameVersion: version !== undefined && version === this.#options.imageVersion,
+      ...(staged.manifest === undefined ? {} : { treeDigest: staged.manifest.treeDigest }),
+      ...(staged.manifest?.jellyfin.serverId == null ? {} : { serverId: staged.manifest.jellyfin.serverId }),
+    });
     const cleanStop = cleanStopOf(candidate, this.#predecessor);
     if (!staged.keptOwners) log.warn('owners not kept: only root may give files away');
     reportPredecessor(log, this.#predecessor, cleanStop, staged.name);
@@ -173,11 +182,13 @@ class Restoration {
     return report;
   }
 
-  async #mark(part: Pick<VolumeMarker, 'state' | 'origin' | 'epoch' | 'restoredFrom'>): Promise<void> {
+  async #mark(part: Omit<VolumeMarker, 'format' | 'holder' | 'writtenUtc'>): Promise<void> {
     const { clock, disk, holder } = this.#deps;
-    await writeMarker(disk, this.#options.dataDir, {
+    const { dataDir, imageVersion } = this.#options;
+    await writeMarker(disk, dataDir, {
       format: 1,
       holder,
+      ...(imageVersion === undefined ? {} : { jellyfinVersion: imageVersion }),
       writtenUtc: clock.now().toISOString(),
       ...part,
     });

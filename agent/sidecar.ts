@@ -52,6 +52,8 @@ const COMPLAIN_AFTER_MS = 15 * 60_000;
 const MAX_POLL_MS = 5_000;
 /** A backup that runs when SIGTERM comes may finish for this long; then it is given up for a new one with the last write. */
 const FINISH_CURRENT_MS = 10_000;
+/** A server that hangs must not use up the budget by not answering. */
+const LAST_LOOK_MS = 1_000;
 
 /** How often the volume, and a successor's request, are looked at, in milliseconds. */
 export function pollMsOf({
@@ -158,8 +160,9 @@ export class Sidecar {
   async #stop(stoppedMs: number): Promise<ExitCode> {
     const { heartbeat, line, log } = this.#deps;
     const { dataDir, shutdownBudgetMs } = this.#options;
-    if (!this.#hasSeenHealthy) {
-      log.info('stopped: jellyfin never became healthy, so nobody could have written anything');
+    const why = this.#hasSeenHealthy ? undefined : await this.#whyNothingToStore();
+    if (why !== undefined) {
+      log.info(`stopped: ${why}`);
       return EXIT.done;
     }
     const deps = {
@@ -188,9 +191,25 @@ export class Sidecar {
   /** The sidecar's container may restart beside a running server: what the volume says it has seen still holds. */
   async #recallHealthy(): Promise<void> {
     const marker = await readMarker(this.#deps.disk, this.#options.dataDir);
-    if (marker === undefined || marker === 'unreadable' || marker.seenHealthyUtc === undefined) return;
-    this.#hasSeenHealthy = true;
+    if (marker === undefined || marker === 'unreadable') return;
+    this.#hasSeenHealthy = marker.seenHealthyUtc !== undefined;
     this.#runs.server = { version: marker.jellyfinVersion, serverId: marker.serverId };
+  }
+
+  /**
+   * SIGTERM may come in the seconds in which the server is up already and this process does not know: what a user wrote then
+   * must not be lost. A server that is gone may have been up; where it had nothing to migrate, its files are as good as after
+   * `Healthy`.
+   */
+  async #whyNothingToStore(): Promise<string | undefined> {
+    const { disk, jellyfin } = this.#deps;
+    const health = await jellyfin.health(AbortSignal.timeout(LAST_LOOK_MS));
+    if (health === 'healthy') return undefined;
+    if (health === 'starting') return 'jellyfin never became healthy, so nobody could have written anything';
+    const marker = await readMarker(disk, this.#options.dataDir);
+    const isKnown = marker !== undefined && marker !== 'unreadable';
+    if (isKnown && (marker.origin === 'first_boot' || marker.sameVersion === true)) return undefined;
+    return 'jellyfin was never seen healthy, and a half-finished migration is not backed up';
   }
 
   async #rememberHealthy(): Promise<void> {
@@ -223,9 +242,14 @@ export class Sidecar {
     let hasSaid = false;
     while (!signal.aborted) {
       this.#tickMs = clock.monotonicMs();
+      const { requested } = this.#deps.heartbeat;
       const health = await jellyfin.health(signal);
+      // Nobody can have used a server that never came up: there is nothing to hand over but what was restored.
+      if (health !== 'healthy' && requested !== undefined && !this.#hasSeenHealthy)
+        await this.#deps.heartbeat.answer(requested, this.#runs.lastStored, signal);
       if (health === 'healthy') {
         await this.#rememberHealthy();
+        void this.#deps.heartbeat.tell(signal);
         log.info('jellyfin is healthy', { version: this.#runs.server.version });
         return;
       }

@@ -12,8 +12,13 @@ export interface VolumeMarker {
   /** The backup on it, for people. */
   restoredFrom: string | null;
   writtenUtc: string;
+  /** The image has the version that made the restored backup: its start migrates nothing. */
+  sameVersion?: boolean;
+  /** Of the restored backup; as long as the volume has it, there is nothing to store. */
+  treeDigest?: string;
   /** Jellyfin answered `Healthy` on this volume: what lies here is more than a half-finished migration. */
   seenHealthyUtc?: string;
+  /** Of the image; of the server, once it was seen. */
   jellyfinVersion?: string;
   serverId?: string;
 }

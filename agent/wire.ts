@@ -24,7 +24,9 @@ import { Snapshotter } from './snapshot.ts';
  */
 const HURRIED: RetryPolicy = { max: 2, backoffMs: 500 };
 
-/** A sign of life every 30 s at the default change window: with the looks for a request a tenth of a cent an hour. */
+/** A cold start after a kill waits for four of these before it takes the replica for dead. */
+const MAX_REQUEST_POLL_MS = 2_000;
+/** A sign of life every 30 s at the default change window: with the looks for a request a sixth of a cent an hour. */
 const POLLS_PER_SIGN = 6;
 
 /** Builds the adapters of one command. The only file that imports `adapters/`, but for the health server in main.ts. */
@@ -66,7 +68,7 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
   const pollMs = pollMsOf(windows);
   const heartbeat = new Heartbeat(
     { ...deps, store: plainStore },
-    { dataDir, pollMs, intervalMs: pollMs * POLLS_PER_SIGN },
+    { dataDir, pollMs: Math.min(pollMs, MAX_REQUEST_POLL_MS), intervalMs: pollMs * POLLS_PER_SIGN },
   );
   const scratchDir = `${dataDir}/${WORK_DIR}/drill`;
   return new Sidecar(
