@@ -211,3 +211,29 @@ export interface JellyfinSetup {
   /** Closes the wizard: from now on only the administrator configures the server. */
   finishWizard(signal?: AbortSignal): Promise<void>;
 }
+
+export interface ServerApiKey {
+  /** The name that whoever made it gave; not unique. */
+  appName: string;
+  token: Secret;
+}
+
+/**
+ * The API keys of a server that is set up, through a session of its administrator. Every call throws an `AgentError`:
+ * `external_failed` when the server refuses who asks, `jellyfin_unavailable` (retryable) when it does not answer, is
+ * starting, or forgot the session.
+ */
+export interface JellyfinKeys {
+  /** @returns the token of a new session of its own: signing in elsewhere does not end it. */
+  signIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<Secret>;
+  /** Ends a session; one that is gone is fine. */
+  signOut(session: Secret, signal?: AbortSignal): Promise<void>;
+  /** In the order in which the server stored them. */
+  apiKeys(session: Secret, signal?: AbortSignal): Promise<ServerApiKey[]>;
+  /** The server answers nothing about the key: it is read back with `apiKeys`. */
+  createApiKey(session: Secret, appName: string, signal?: AbortSignal): Promise<void>;
+  /** One that is gone is fine. */
+  deleteApiKey(session: Secret, key: Secret, signal?: AbortSignal): Promise<void>;
+  /** Whether the server takes `key` for an administrator's. */
+  isKeyValid(key: Secret, signal?: AbortSignal): Promise<boolean>;
+}

@@ -1,8 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { AgentError } from '../errors.ts';
-import type { JellyfinHealth, JellyfinServer, JellyfinSetup } from '../ports.ts';
-import type { Secret } from '../secret.ts';
+import { AgentError, messageOf } from '../errors.ts';
+import type { JellyfinHealth, JellyfinKeys, JellyfinServer, JellyfinSetup, ServerApiKey } from '../ports.ts';
+import { Secret } from '../secret.ts';
 
 const TIMEOUT_MS = 5_000;
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -21,16 +22,27 @@ interface HttpAnswer {
 }
 
 interface HttpQuestion {
-  method: 'GET' | 'POST';
+  method: 'GET' | 'POST' | 'DELETE';
   body?: unknown;
+  /** The token of a session or an API key. */
+  token?: Secret;
+  /** Only signing in tells devices apart. */
+  deviceId?: string;
+}
+
+/** All four fields are required to sign in (facts/jellyfin.md 6.1); 12 knows no other header for the token. */
+function authorizationOf({ token, deviceId = 'agent' }: HttpQuestion): string {
+  const client = `MediaBrowser Client="agent", Device="agent", DeviceId="${deviceId}", Version="1.0.0"`;
+  return token === undefined ? client : `${client}, Token="${token.reveal()}"`;
 }
 
 /** `fetch` would refuse some ports by its own list (the "bad ports" of the web), and keep connections open. */
-function ask(url: string, { method, body }: HttpQuestion, signal: AbortSignal): Promise<HttpAnswer> {
+function ask(url: string, question: HttpQuestion, signal: AbortSignal): Promise<HttpAnswer> {
+  const { method, body } = question;
   const send = url.startsWith('https:') ? httpsRequest : httpRequest;
   const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
   const headers = {
-    authorization: 'MediaBrowser Client="agent", Device="agent", DeviceId="agent", Version="1.0.0"',
+    authorization: authorizationOf(question),
     // A POST without a body still says so; some proxies answer 411 otherwise.
     ...(method === 'POST' ? { 'content-length': payload?.byteLength ?? 0 } : {}),
     ...(payload === undefined ? {} : { 'content-type': 'application/json' }),
@@ -53,7 +65,7 @@ function ask(url: string, { method, body }: HttpQuestion, signal: AbortSignal): 
   });
 }
 
-export class HttpJellyfin implements JellyfinServer, JellyfinSetup {
+export class HttpJellyfin implements JellyfinServer, JellyfinSetup, JellyfinKeys {
   readonly #baseUrl: string;
 
   /** @param baseUrl With the server's BaseUrl if it has one, without a trailing slash. */
@@ -134,9 +146,87 @@ export class HttpJellyfin implements JellyfinServer, JellyfinSetup {
     await this.#post('/Startup/Complete', undefined, signal);
   }
 
+  async signIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<Secret> {
+    const call = 'POST /Users/AuthenticateByName';
+    const body = { Username: admin.name, Pw: admin.password.reveal() };
+    // A second sign-in with one device id ends the first session: two containers that do so at a time need two.
+    const question: HttpQuestion = { method: 'POST', body, deviceId: `agent-${randomUUID()}` };
+    const { status, body: text } = await this.#asked('/Users/AuthenticateByName', question, signal);
+    // 401 a wrong name or password, 403 a user that is disabled or may not sign in from here.
+    if (status === 401 || status === 403) {
+      throw new AgentError(
+        'external_failed',
+        `the server refuses the administrator: ${call} answered ${String(status)}`,
+        {
+          hint: 'name and password must be those of an administrator of this server; a restored server has those of its backup',
+        },
+      );
+    }
+    if (status !== 200) throw failed(call, status);
+    const { AccessToken } = parsed(call, text) as { AccessToken?: unknown };
+    if (typeof AccessToken !== 'string' || AccessToken === '') throw notUnderstood(call);
+    return new Secret(AccessToken);
+  }
+
+  async signOut(session: Secret, signal?: AbortSignal): Promise<void> {
+    const { status } = await this.#asked('/Sessions/Logout', { method: 'POST', token: session }, signal);
+    if (!isDone(status) && status !== 401) throw failed('POST /Sessions/Logout', status);
+  }
+
+  async apiKeys(session: Secret, signal?: AbortSignal): Promise<ServerApiKey[]> {
+    const call = 'GET /Auth/Keys';
+    const { status, body } = await this.#asked('/Auth/Keys', { method: 'GET', token: session }, signal);
+    if (status !== 200) throw refusedOrFailed(call, status);
+    const { Items } = parsed(call, body) as { Items?: unknown };
+    if (!Array.isArray(Items)) throw notUnderstood(call);
+    return (Items as { AppName?: unknown; AccessToken?: unknown }[]).flatMap(({ AppName, AccessToken }) =>
+      typeof AppName === 'string' && typeof AccessToken === 'string' && AccessToken !== ''
+        ? [{ appName: AppName, token: new Secret(AccessToken) }]
+        : [],
+    );
+  }
+
+  async createApiKey(session: Secret, appName: string, signal?: AbortSignal): Promise<void> {
+    const path = `/Auth/Keys?app=${encodeURIComponent(appName)}`;
+    const { status } = await this.#asked(path, { method: 'POST', token: session }, signal);
+    if (!isDone(status)) throw refusedOrFailed('POST /Auth/Keys', status);
+  }
+
+  async deleteApiKey(session: Secret, key: Secret, signal?: AbortSignal): Promise<void> {
+    const path = `/Auth/Keys/${encodeURIComponent(key.reveal())}`;
+    const { status } = await this.#asked(path, { method: 'DELETE', token: session }, signal);
+    if (!isDone(status) && status !== 404) throw refusedOrFailed('DELETE /Auth/Keys', status);
+  }
+
+  async isKeyValid(key: Secret, signal?: AbortSignal): Promise<boolean> {
+    // One of the calls that are closed to others also while the wizard is open.
+    const { status } = await this.#asked('/Auth/Keys', { method: 'GET', token: key }, signal);
+    if (status === 200) return true;
+    if (status === 401 || status === 403) return false;
+    throw failed('GET /Auth/Keys', status);
+  }
+
+  /** As `#request`; no answer is an `AgentError`. */
+  async #asked(path: string, question: HttpQuestion, signal: AbortSignal | undefined): Promise<HttpAnswer> {
+    try {
+      return await this.#request(path, question, signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      const why = messageOf(error);
+      throw new AgentError(
+        'jellyfin_unavailable',
+        `${question.method} ${path.split('/', 3).join('/').split('?')[0] ?? ''}: ${why}`,
+        {
+          cause: error,
+          retryable: true,
+        },
+      );
+    }
+  }
+
   async #post(path: string, body: unknown, signal: AbortSignal | undefined): Promise<void> {
     const { status } = await this.#request(path, { method: 'POST', body }, signal);
-    if (status !== 204 && status !== 200) throw failed(`POST ${path.split('?')[0] ?? ''}`, status);
+    if (!isDone(status)) throw failed(`POST ${path.split('?')[0] ?? ''}`, status);
   }
 
   #get(path: string, signal: AbortSignal | undefined): Promise<HttpAnswer> {
@@ -153,4 +243,31 @@ export class HttpJellyfin implements JellyfinServer, JellyfinSetup {
 /** The answer's body is not repeated: it may hold what was sent. */
 function failed(call: string, status: number): AgentError {
   return new AgentError('jellyfin_unavailable', `${call} answered ${String(status)}`, { retryable: true });
+}
+
+const isDone = (status: number): boolean => status === 200 || status === 204;
+
+/** 401: the session is gone, which a new one mends. 403: whoever signed in is no administrator, which stays so. */
+function refusedOrFailed(call: string, status: number): AgentError {
+  if (status !== 403) return failed(call, status);
+  return new AgentError('external_failed', `${call} answered 403`, {
+    hint: 'the user that signs in must be an administrator of this server',
+  });
+}
+
+/** Something else than Jellyfin answers, or it is restarting behind a proxy. */
+function notUnderstood(call: string): AgentError {
+  return new AgentError('jellyfin_unavailable', `${call} answered something else than Jellyfin does`, {
+    retryable: true,
+  });
+}
+
+function parsed(call: string, body: string): object {
+  try {
+    const value = JSON.parse(body) as unknown;
+    if (typeof value === 'object' && value !== null) return value;
+  } catch {
+    // Falls through: the text itself may hold a token and is not repeated.
+  }
+  throw notUnderstood(call);
 }
