@@ -1,3 +1,4 @@
+import type { Library, MediaFolder, NewLibrary } from './libraries.ts';
 import type { Secret } from './secret.ts';
 
 /**
@@ -211,15 +212,48 @@ export interface JellyfinServer {
   publicInfo(signal?: AbortSignal): Promise<{ version: string; serverId: string } | undefined>;
 }
 
-/** The calls of Jellyfin's own setup wizard. */
+/**
+ * The calls of Jellyfin's own setup wizard. Throws as `JellyfinKeys` does. With a session they work also when the wizard is
+ * closed; without one it is open to anybody.
+ */
 export interface JellyfinSetup {
-  /** `undefined` when it does not answer. Only to be believed after `healthy`. */
+  /** `undefined` when the server is not ready to say. Only to be believed after `healthy`. */
   wizardCompleted(signal?: AbortSignal): Promise<boolean | undefined>;
-  /** Names the server and creates its administrator; false when the first user already has a password (Jellyfin 12). */
+  /** Names the first user and sets its password; false when it already has one (Jellyfin 12). */
   createAdministrator(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
-  canSignIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
-  libraryNames(signal?: AbortSignal): Promise<string[]>;
-  addLibrary(library: { name: string; path: string }, signal?: AbortSignal): Promise<void>;
   /** Closes the wizard: from now on only the administrator configures the server. */
   finishWizard(signal?: AbortSignal): Promise<void>;
+  /** The server's name, language, and that it answers from outside its network. */
+  configureServer(session: Secret, signal?: AbortSignal): Promise<void>;
+  /** Folders directly below `path`, as the server sees them. */
+  folders(session: Secret, path: string, signal?: AbortSignal): Promise<MediaFolder[]>;
+  libraries(session: Secret, signal?: AbortSignal): Promise<Library[]>;
+  /** Also begins a scan. */
+  addLibrary(session: Secret, library: NewLibrary, signal?: AbortSignal): Promise<void>;
+}
+
+export interface ServerApiKey {
+  /** The name that whoever made it gave; not unique. */
+  appName: string;
+  token: Secret;
+}
+
+/**
+ * The API keys of a server that is set up, through a session of its administrator. Every call throws an `AgentError`:
+ * `external_failed` when the server refuses who asks, `jellyfin_unavailable` (retryable) when it does not answer, is
+ * starting, or forgot the session.
+ */
+export interface JellyfinKeys {
+  /** @returns the token of a new session of its own: signing in elsewhere does not end it. */
+  signIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<Secret>;
+  /** Ends a session; one that is gone is fine. */
+  signOut(session: Secret, signal?: AbortSignal): Promise<void>;
+  /** In the order in which the server stored them. */
+  apiKeys(session: Secret, signal?: AbortSignal): Promise<ServerApiKey[]>;
+  /** The server answers nothing about the key: it is read back with `apiKeys`. */
+  createApiKey(session: Secret, appName: string, signal?: AbortSignal): Promise<void>;
+  /** One that is gone is fine. */
+  deleteApiKey(session: Secret, key: Secret, signal?: AbortSignal): Promise<void>;
+  /** Whether the server takes `key` for an administrator's. */
+  isKeyValid(key: Secret, signal?: AbortSignal): Promise<boolean>;
 }

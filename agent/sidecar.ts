@@ -21,7 +21,7 @@ export interface SidecarDeps {
   heartbeat: Heartbeat;
   /** Called when the stop sequence begins: retries become short, a wait of a minute would be the whole budget. */
   hurry: () => void;
-  /** Completes the wizard of a brand-new server; absent without credentials for it. */
+  /** Sets up a brand-new server; absent without credentials for it. */
   bootstrap?: (signal: AbortSignal) => Promise<BootstrapResult>;
   /** Regular restore of the candidate into scratch space; absent when it is turned off. */
   drill?: (signal: AbortSignal) => Promise<void>;
@@ -50,6 +50,8 @@ const HEALTH_POLL_MS = 250;
 /** Twice what a long migration takes; then a person should look, again and again. */
 const COMPLAIN_AFTER_MS = 15 * 60_000;
 const MAX_POLL_MS = 5_000;
+/** A wizard that could not be closed is open to the world: tried again for as long as it takes. */
+const BOOTSTRAP_AGAIN_MS = 15_000;
 /** A backup that runs when SIGTERM comes may finish for this long; then it is given up for a new one with the last write. */
 const FINISH_CURRENT_MS = 10_000;
 /** A server that hangs must not use up the budget by not answering. */
@@ -282,13 +284,22 @@ export class Sidecar {
     let notBeforeMs = healthyMs + startupDelayMs;
     /** A successor waits: the start-up delay does not hold, only the pause after a failure. */
     let askedNotBeforeMs = healthyMs;
-    let isUrgent = await this.#bootstrapNew(stop);
-    if (isUrgent) notBeforeMs = healthyMs;
+    let isUrgent = false;
+    let nextBootstrapMs = healthyMs;
     let nextDrillMs = healthyMs + this.#options.drillIntervalMs;
     let hasPassed = false;
     while (!stop.aborted) {
       this.#wake = new AbortController();
       const nowMs = (this.#tickMs = clock.monotonicMs());
+      if (nowMs >= nextBootstrapMs) {
+        const result = await this.#deps.bootstrap?.(stop);
+        nextBootstrapMs = result === 'failed' ? clock.monotonicMs() + BOOTSTRAP_AGAIN_MS : Infinity;
+        // At once: the first backup decides what the next start shows.
+        if (result === 'completed') {
+          isUrgent = true;
+          notBeforeMs = nowMs;
+        }
+      }
       // Before the files are looked at: what was committed before the request is then seen.
       const { requested } = heartbeat;
       const { mark } = await observe(disk, dataDir, profile);
@@ -321,18 +332,6 @@ export class Sidecar {
       this.#runs.repeatHealthLine(nowMs, intervalMs);
       await clock.sleep(pollMs, AbortSignal.any([stop, this.#wake.signal]));
     }
-  }
-
-  /**
-   * Only on a volume that began as a first boot: a wizard that shows on a restored one is a fault, and nobody's to complete.
-   * @returns whether there is now something to back up at once: the first backup decides what the next start shows.
-   */
-  async #bootstrapNew(signal: AbortSignal): Promise<boolean> {
-    const { bootstrap, disk } = this.#deps;
-    if (bootstrap === undefined || signal.aborted) return false;
-    const marker = await readMarker(disk, this.#options.dataDir);
-    if (marker === undefined || marker === 'unreadable' || marker.origin !== 'first_boot') return false;
-    return (await bootstrap(signal)) === 'completed';
   }
 
   /**

@@ -174,6 +174,11 @@ async function bootstrapped(walk: Walk): Promise<void> {
   report.chapter('A brand-new server as `pulumi up` deploys it: with a generated administrator');
   const replica = await coldStart({ ...walk, app, world }, 80);
   await nextBackup(walk, replica);
+  const said = (msg: string) =>
+    replica.container(CONTAINER.backup).lines.find(({ json }) => json?.['msg'] === msg)?.json;
+  const timeOf = (msg: string) => Date.parse(String(said(msg)?.['time']));
+  const openMs = timeOf('setup wizard completed') - timeOf('jellyfin is healthy');
+  report.event(CONTAINER.backup, `closed the wizard ${String(openMs)} ms after it saw the server healthy`);
   const client = new JellyfinClient(urlOf(world));
   const { StartupWizardCompleted } = await client.publicInfo();
   report.check(
@@ -184,7 +189,13 @@ async function bootstrapped(walk: Walk): Promise<void> {
   const secret = (name: string) => app.secrets.get(name) ?? '';
   await client.logIn(secret('jellyfin-admin-user'), secret('jellyfin-admin-password'));
   const libraries = await client.libraries();
-  report.check('its administrator signs in', libraries.length > 0, `library ${libraries.join(', ')}`);
+  report.check(
+    'its administrator signs in and finds the folders of the share',
+    libraries.join() === 'Movies',
+    `libraries ${libraries.join(', ')}`,
+  );
+  const keys = (await client.apiKeys()).map((key) => key.split(':')[0]);
+  report.check('one API key for the runner', keys.join() === 'JellyRoller', `keys ${keys.join(', ')}`);
   await stop(walk, replica);
 }
 
