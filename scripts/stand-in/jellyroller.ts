@@ -159,7 +159,10 @@ async function run(argv: readonly string[]): Promise<void> {
     if (config.status === 'not configured') configureByHand();
     if (config.token === 'Unknown') await convertToken(config);
   }
-  if (argv.includes('-h') || argv.includes('--help')) { print('Usage: jellyroller [OPTIONS] <COMMAND>'); return; }
+  if (argv.includes('-h') || argv.includes('--help')) {
+    print('Usage: jellyroller [OPTIONS] <COMMAND>');
+    return;
+  }
   const [command, ...args] = argv.filter((arg) => arg !== '-v' && arg !== '--verbose');
   switch (command) {
     case 'create-backup':
@@ -169,8 +172,10 @@ async function run(argv: readonly string[]): Promise<void> {
     case 'apply-backup':
       return applyBackup(config, args);
     case '-V':
-    case '--version':
-      { print('jellyroller 1.1.5'); return; }
+    case '--version': {
+      print('jellyroller 1.1.5');
+      return;
+    }
     default:
       usage(`unrecognized subcommand '${command ?? ''}'`, '[OPTIONS] <COMMAND>');
   }
