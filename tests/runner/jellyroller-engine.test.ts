@@ -1,5 +1,13 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { chooseEngine } from '../../agent/adapters/choose-engine.ts';
@@ -129,11 +137,16 @@ describe('what the child gets', () => {
     });
   });
 
-  test('refuses a home that is a link', async () => {
-    const dir = makeTempDir('cli');
-    symlinkSync(makeTempDir('elsewhere'), join(dir, 'home'));
-    const { engine } = over(['echo "[]"'], { homeDir: join(dir, 'home') });
-    await expect(engine.list()).rejects.toMatchObject({ code: 'target_unsafe' });
+  test('refuses a home that is a link or that is somebody else’s', async () => {
+    const link = join(makeTempDir('cli'), 'home');
+    symlinkSync(makeTempDir('elsewhere'), link);
+    // Only root can give a folder away; anybody else finds one of root's.
+    const foreign = process.getuid?.() === 0 ? makeTempDir('foreign') : '/usr';
+    if (foreign !== '/usr') chownSync(foreign, 65_534, 65_534);
+    for (const homeDir of [link, foreign]) {
+      const { engine } = over(['echo "[]"'], { homeDir });
+      await expect(engine.list()).rejects.toMatchObject({ code: 'target_unsafe' });
+    }
   });
 });
 
@@ -168,15 +181,13 @@ describe('how it ends', () => {
     expect(await create(...lines)).toMatchObject({ kind: 'unknown', why: expect.stringContaining(why) });
   });
 
-  test('a program that ignores SIGTERM is killed, and all that it started', async () => {
-    const { dir, engine } = over(
-      ['trap "" TERM', 'sleep 60 &', 'echo $! > "$(dirname "$0")/../pid"', 'while :; do sleep 0.1; done'],
-      {
-        createTimeoutMs: 700,
-        killGraceMs: 200,
-        baseUrl: await answerWith((_request, response) => void response.end()),
-      },
-    );
+  const PID = 'echo $! > "$(dirname "$0")/../pid"';
+  test.each([
+    ['a program that ignores SIGTERM', ['trap "" TERM', 'sleep 60 &', PID, 'while :; do sleep 0.1; done']],
+    ['what a program leaves behind', ['sh -c \'trap "" TERM; sleep 60; :\' &', PID, 'wait']],
+  ])('%s is killed, and the answer is unknown', async (_what, lines) => {
+    const baseUrl = await answerWith((_request, response) => void response.end());
+    const { dir, engine } = over(lines, { createTimeoutMs: 700, killGraceMs: 900, baseUrl });
     const startedMs = Date.now();
     expect(await engine.create()).toMatchObject({ kind: 'unknown', why: expect.stringContaining('in time') });
     expect(Date.now() - startedMs).toBeLessThan(5_000);
