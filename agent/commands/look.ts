@@ -1,11 +1,12 @@
-import { retentionOf } from '../backup-line.ts';
 import { everything, nameOf } from '../catalog.ts';
 import type { RetentionPolicy } from '../config.ts';
 import { candidatesOf, lineOf } from '../epoch.ts';
 import { AgentError, hasCode } from '../errors.ts';
 import { planRestore, type RestoreDeps } from '../plan-restore.ts';
 import type { Candidate } from '../restore-decision.ts';
+import { retentionOf } from '../prune.ts';
 import { pendingRequest } from '../restore-request.ts';
+import { versionHolds } from '../retention.ts';
 import { verifyStored } from '../stage-backup.ts';
 import { stageLegacy } from '../stage-legacy.ts';
 import { formatBytes, formatTable } from '../table.ts';
@@ -15,6 +16,7 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
   const { catalog, state } = await readStore(deps, signal);
   const candidates = candidatesOf(catalog, state);
   const onLine = new Set(candidates);
+  const holds = versionHolds(lineOf(catalog, state));
   const placeOf = (backup: Candidate) => {
     if (backup === candidates[0]) return 'candidate';
     if (backup.format !== 'tarZst') return 'older format';
@@ -23,6 +25,7 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
   };
   const rows = everything(catalog).map((backup) => {
     const metadata = backup.format === 'tarZst' ? backup.item.metadata : {};
+    const hold = backup.format === 'tarZst' ? holds.get(backup) : undefined;
     return {
       name: nameOf(backup),
       place: placeOf(backup),
@@ -34,10 +37,11 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       cleanStop: metadata['clean_stop'] === 'true',
       verifiedUtc: metadata['verified_utc'] ?? null,
       damaged: metadata['damaged'] ?? null,
+      versionHold: hold === undefined ? null : hold.isReleased ? 'released' : 'held',
     };
   });
   const table = formatTable(
-    ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL'],
+    ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL', 'HOLD'],
     rows.map((row) => [
       row.name,
       row.place,
@@ -48,6 +52,7 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       String(row.items ?? '-'),
       row.cleanStop ? 'clean' : '-',
       row.damaged !== null ? 'DAMAGED' : (row.verifiedUtc?.slice(0, 10) ?? '-'),
+      row.versionHold ?? '-',
     ]),
   );
   const text = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
@@ -145,7 +150,8 @@ export async function pruneDryRun(
   signal: AbortSignal,
 ): Promise<Answer> {
   const { catalog, state } = await readStore(deps, signal);
-  const verdicts = retentionOf(catalog, state, policy).map(({ backup, keep, reason }) => ({
+  const requested = (await pendingRequest(deps.store, state, signal))?.request.name;
+  const verdicts = retentionOf(catalog, state, policy, requested).map(({ backup, keep, reason }) => ({
     name: nameOf(backup),
     keep,
     reason,
