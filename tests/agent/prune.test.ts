@@ -2,15 +2,17 @@ import type { ContainerClient } from '@azure/storage-blob';
 import fc from 'fast-check';
 import { AzureBlobStore } from '../../agent/adapters/azure-blob-store.ts';
 import { formatBackupName, parseBackupName } from '../../agent/backup-name.ts';
+import { drill } from '../../agent/drill.ts';
 import { EPOCH_BLOB, type EpochState } from '../../agent/epoch.ts';
 import { AgentError } from '../../agent/errors.ts';
 import { prune } from '../../agent/prune.ts';
 import { restoreVolume } from '../../agent/restore.ts';
+import { VERSION_HOLD_KEY } from '../../agent/retention.ts';
 import { Secret } from '../../agent/secret.ts';
 import { sharedAzurite, type Azurite } from '../support/azurite.ts';
 import { startFaultProxy, type Fault, type FaultProxy, type ListFault } from '../support/fault-proxy.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
-import type { MemoryBlob } from './support-memory-store.ts';
+import { MemoryBlobStore, type MemoryBlob } from './support-memory-store.ts';
 import {
   BACKUP,
   containerWith,
@@ -176,4 +178,22 @@ test('a restore reads on while the replica before it stores a newer backup and k
   expect(report).toMatchObject({ restoredFrom: superseding, passedOver: [] });
   // The oldest one shows that retention was at work.
   expect(await namesIn(container)).toEqual([used.newer.name, superseding]);
+});
+
+test('what a drill and a clean stop write on a backup leaves its released hold as it is', async () => {
+  const used = await usedServer({ isTiny: true });
+  const store = new MemoryBlobStore(used.blobs);
+  const deps = partsOn(store);
+  const line = lineOn(deps, copyOfVolume(used.dataDir));
+  await line.backUp(SERVER, BACKUP);
+  const { name, etag, metadata } = (await store.head(line.lastStored ?? '')) ?? {};
+  if (name === undefined || etag === undefined) throw new Error('nothing was stored');
+  await store.setMetadata(name, { ...metadata, [VERSION_HOLD_KEY]: 'released' }, { ifMatch: etag });
+  await drill(deps, makeTempDir('drill'), new AbortController().signal);
+  await line.recordCleanStop();
+  expect((await store.head(name))?.metadata).toMatchObject({
+    version_hold: 'released',
+    clean_stop: 'true',
+    verified_utc: expect.any(String) as string,
+  });
 });
