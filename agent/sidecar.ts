@@ -53,7 +53,7 @@ const STOP_POLL_MS = 200;
 /** A server that hangs must not use up the budget by not answering. */
 const STOP_PROBE_MS = 500;
 const STOP_RETRY_MS = 1_000;
-/** While the server closes it may write for many seconds: backups in between, but not one after the other. */
+/** While the server closes it may write for many seconds: backups in between, this far apart or the change window if shorter. */
 const STOP_MIN_GAP_MS = 3_000;
 /**
  * The port is closed and the files stand still this long, but the `-wal` is there: the server was killed. Not shorter: .NET
@@ -77,6 +77,8 @@ export class Sidecar {
   /** The observation that the last stored snapshot holds. */
   #storedMark: string | undefined;
   #dirtySinceMs: number | undefined;
+  /** When everything was known to be stored: a change that is seen later may be as old as this. */
+  #cleanAtMs: number | undefined;
   /** The last stored snapshot, if the next start does not restore it. */
   #beside: Extract<BackupOutcome, { kind: 'beside_line' }> | undefined;
   /** The main database's `-wal` when it was last looked at. */
@@ -221,6 +223,7 @@ export class Sidecar {
     await this.#waitHealthy(stop, false);
     const healthyMs = clock.monotonicMs();
     this.#lastBackupMs = healthyMs;
+    this.#cleanAtMs = healthyMs;
     this.#phase = 'watching';
     const pollMs = Math.max(100, Math.min(MAX_POLL_MS, (onChangeMs > 0 ? onChangeMs : intervalMs) / 6));
     let notBeforeMs = healthyMs + startupDelayMs;
@@ -231,8 +234,10 @@ export class Sidecar {
       const nowMs = (this.#tickMs = clock.monotonicMs());
       const { mark } = await observe(disk, dataDir, profile);
       await this.#lookAtWal(false);
-      if (mark === this.#storedMark) this.#dirtySinceMs = undefined;
-      else this.#dirtySinceMs ??= nowMs;
+      if (mark === this.#storedMark) {
+        this.#dirtySinceMs = undefined;
+        this.#cleanAtMs = nowMs;
+      } else this.#dirtySinceMs ??= this.#cleanAtMs;
       if (nowMs >= notBeforeMs && (isUrgent || this.#isDue(nowMs, pollMs))) {
         try {
           await this.#backUp(false, current, mark);
@@ -285,6 +290,7 @@ export class Sidecar {
   async #backUp(cleanStop: boolean, signal: AbortSignal, markBefore?: string): Promise<BackupOutcome> {
     const { clock, log } = this.#deps;
     const startedMs = clock.monotonicMs();
+    log.debug('backup begins');
     const outcome = await this.#deps.line.backUp(
       this.#server,
       { cleanStop, retain: this.#phase !== 'stopping' },
@@ -307,6 +313,10 @@ export class Sidecar {
     }
     this.#dirtySinceMs = undefined;
     this.#lastBackupMs = clock.monotonicMs();
+    // What was written meanwhile is not in it, and waits since then. Where that would mean one backup after the other, the
+    // window cannot be kept and the server gets a pause.
+    const isLong = durationMs > this.#options.onChangeMs / 2;
+    this.#cleanAtMs = isLong ? this.#lastBackupMs : startedMs;
     if (outcome.kind === 'unchanged') log.debug('unchanged: nothing uploaded', { durationMs });
     if (outcome.kind === 'published') {
       const { backup } = outcome;
@@ -353,7 +363,7 @@ export class Sidecar {
    */
   async #stop(stoppedMs: number): Promise<ExitCode> {
     const { clock, disk, jellyfin, log, profile } = this.#deps;
-    const { dataDir, shutdownBudgetMs } = this.#options;
+    const { dataDir, onChangeMs, shutdownBudgetMs } = this.#options;
     const deadlineMs = stoppedMs + shutdownBudgetMs;
     if (!this.#hasSeenHealthy) {
       log.info('stopped: jellyfin never became healthy, so nobody could have written anything');
@@ -361,6 +371,7 @@ export class Sidecar {
     }
     const signal = AbortSignal.timeout(Math.max(0, Math.round(deadlineMs - clock.monotonicMs())));
     const killedAfterMs = Math.min(KILLED_AFTER_MS, shutdownBudgetMs * KILLED_AFTER_OF_BUDGET);
+    const gapMs = Math.min(STOP_MIN_GAP_MS, onChangeMs > 0 ? onChangeMs : STOP_MIN_GAP_MS);
     let failure: unknown;
     let isRefused = false;
     let lastTryMs = Number.NEGATIVE_INFINITY;
@@ -380,7 +391,7 @@ export class Sidecar {
         const isLastChance = nowMs >= deadlineMs - STOP_MIN_GAP_MS;
         if (mark === this.#storedMark) {
           if (isGone || wasKilled) return await this.#stopped(isGone, signal);
-        } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= STOP_MIN_GAP_MS) {
+        } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= gapMs) {
           lastTryMs = nowMs;
           await this.#backUp(isGone, signal, mark);
           failure = undefined;
