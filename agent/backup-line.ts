@@ -1,13 +1,13 @@
 import { collapseReason, type Counts } from './checks.ts';
 import { readCatalog, type Catalog, type StoredBackup } from './catalog.ts';
 import type { RetentionPolicy } from './config.ts';
-import { lineOf, readEpoch, reassertEpoch, recordRestored, takeEpoch, type EpochState } from './epoch.ts';
+import { lineOf, readEpoch, reassertEpoch, recordRestored, takeEpoch } from './epoch.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { errorFields, type LogFields, type Logger } from './log.ts';
 import type { Clock, DatabaseEngine, Disk } from './ports.ts';
 import { WORK_DIR, type Profile } from './profile.ts';
+import { prune } from './prune.ts';
 import { publish, type PublishDeps, type PublishedBackup } from './publish.ts';
-import { decideRetention } from './retention.ts';
 import type { Snapshot, Snapshotter } from './snapshot.ts';
 import { TailMeasure } from './tail.ts';
 import { readMarker, writeMarker, type VolumeMarker } from './volume.ts';
@@ -151,7 +151,7 @@ export class BackupLine {
     if (outcome.kind === 'published') {
       position.counts = snapshot.verdict.counts;
       if (request.retain) {
-        await this.#retain(position, signal).catch((error: unknown) => {
+        await prune(this.#deps, position.epoch, this.#options.retention, signal).catch((error: unknown) => {
           log.warn('retention failed', errorFields(error));
         });
       }
@@ -359,28 +359,4 @@ export class BackupLine {
     );
     if (!isOurs) throw new FencedError('another replica wrote the epoch at the same moment');
   }
-
-  /** Deletes what nothing keeps. Only the holder of the epoch does, only after its backup is stored and read back. */
-  async #retain(position: Position, signal?: AbortSignal): Promise<void> {
-    const { log, store } = this.#deps;
-    const catalog = await readCatalog(store, signal);
-    const held = await readEpoch(store, signal);
-    if (held?.state.epoch !== position.epoch) return;
-    for (const verdict of retentionOf(catalog, held.state, this.#options.retention)) {
-      if (verdict.keep) continue;
-      await store.remove(verdict.backup.item.name, verdict.backup.item.etag, signal);
-      log.info('backup deleted', { backup: verdict.backup.item.name, reason: verdict.reason });
-    }
-  }
-}
-
-/** The retention decision for what the store lists now. */
-export function retentionOf(catalog: Catalog, state: EpochState | undefined, policy: RetentionPolicy) {
-  const line = lineOf(catalog, state);
-  const onLine = new Set(line);
-  const late = catalog.line.filter((backup) => !onLine.has(backup));
-  const besideLine = [...catalog.tails, ...catalog.quarantined, ...late].sort(
-    (a, b) => b.epoch - a.epoch || b.sequence - a.sequence,
-  );
-  return decideRetention({ line, besideLine, policy });
 }

@@ -13,13 +13,18 @@ export class BackupRuns {
   #lastHealthLineMs = 0;
   #storedMark: string | undefined;
   #dirtySinceMs: number | undefined;
+  /** When everything was known to be stored: a change that is seen later may be as old as this. */
+  #cleanAtMs: number;
+  readonly #onChangeMs: number;
   #beside: Extract<BackupOutcome, { kind: 'beside_line' }> | undefined;
   #isUnconfigured = false;
   readonly #failure: RepeatedFailure;
 
-  constructor(deps: { clock: Clock; log: Logger; line: BackupLine }) {
+  /** @param onChangeMs The change window; 0: none. */
+  constructor(deps: { clock: Clock; log: Logger; line: BackupLine }, onChangeMs: number) {
     this.#deps = deps;
-    this.#lastBackupMs = deps.clock.monotonicMs();
+    this.#onChangeMs = onChangeMs;
+    this.#lastBackupMs = this.#cleanAtMs = deps.clock.monotonicMs();
     this.#failure = new RepeatedFailure(deps.log, 'backup failed');
   }
 
@@ -55,20 +60,24 @@ export class BackupRuns {
     return this.#isUnconfigured;
   }
 
-  /** When the oldest change that no backup holds was first seen; monotonic. */
+  /** Since when, at the earliest, a change waits that no backup holds; monotonic. */
   get dirtySinceMs(): number | undefined {
     return this.#dirtySinceMs;
   }
 
   /** The window of a server that has just become healthy begins now. */
   begin(): void {
-    this.#lastBackupMs = this.#deps.clock.monotonicMs();
+    this.#lastBackupMs = this.#cleanAtMs = this.#deps.clock.monotonicMs();
   }
 
   /** Compares what lies on the volume with what is stored. */
   observed(mark: string, nowMs: number): void {
-    if (mark === this.#storedMark) this.#dirtySinceMs = undefined;
-    else this.#dirtySinceMs ??= nowMs;
+    if (mark === this.#storedMark) {
+      this.#dirtySinceMs = undefined;
+      this.#cleanAtMs = nowMs;
+    } else {
+      this.#dirtySinceMs ??= this.#cleanAtMs;
+    }
   }
 
   /**
@@ -78,6 +87,7 @@ export class BackupRuns {
   async backUp(request: BackupRequest, signal: AbortSignal, markBefore?: string): Promise<BackupOutcome> {
     const { clock, line, log } = this.#deps;
     const startedMs = clock.monotonicMs();
+    log.debug('backup begins');
     const outcome = await line.backUp(this.server, request, signal);
     const durationMs = Math.round(clock.monotonicMs() - startedMs);
     if (outcome.kind === 'unconfigured') {
@@ -97,6 +107,9 @@ export class BackupRuns {
     this.#failure.succeeded();
     this.#dirtySinceMs = undefined;
     this.#lastBackupMs = clock.monotonicMs();
+    // What was written meanwhile is not in it, and waits since then. Where that would mean one backup after the other, the
+    // window cannot be kept and the server gets a pause.
+    this.#cleanAtMs = durationMs > this.#onChangeMs / 2 ? this.#lastBackupMs : startedMs;
     if (outcome.kind === 'unchanged') log.debug('unchanged: nothing uploaded', { durationMs });
     if (outcome.kind === 'published') {
       this.#lastBackup = outcome.backup;

@@ -110,7 +110,10 @@ export function parseArguments(argv: readonly string[]): Invocation {
           ? { command: 'restore-request', name, json: asJson }
           : { command: 'usage-error', text: 'error: restore-request takes either a name or --cancel\n' };
     });
-  sub('release', 'put a quarantined backup or a tail on the line, as its newest')
+  sub(
+    'release',
+    'put a quarantined backup or a tail on the line, or stop holding the last one of an older Jellyfin',
+  )
     .argument('<name>')
     .option(...json)
     .action((name: string, { json: asJson = false }: Flags) => {

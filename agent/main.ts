@@ -9,6 +9,7 @@ import { parseArguments, type Invocation } from './cli.ts';
 import * as act from './commands/act.ts';
 import type { Answer } from './commands/answer.ts';
 import * as look from './commands/look.ts';
+import { release } from './commands/release.ts';
 import { parseConfig, type AgentConfig } from './config.ts';
 import { EXIT, type ExitCode } from './contract.ts';
 import { AgentError, exitCodeOf, InterruptedError, messageOf } from './errors.ts';
@@ -70,7 +71,7 @@ async function answerTo(
         ? act.cancelRequest(deps, stop)
         : act.requestRestore(deps, invocation.name, scratchDir, stop);
     case 'release':
-      return act.release(deps, invocation.name, scratchDir, stop);
+      return release(deps, invocation.name, scratchDir, stop);
   }
 }
 

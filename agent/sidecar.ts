@@ -80,7 +80,7 @@ export class Sidecar {
   constructor(deps: SidecarDeps, options: SidecarOptions) {
     this.#deps = deps;
     this.#options = options;
-    this.#runs = new BackupRuns(deps);
+    this.#runs = new BackupRuns(deps, options.onChangeMs);
     this.#database = new DatabaseWatch(deps.disk, `${options.dataDir}/${deps.profile.mainDatabase}`);
     this.#tickMs = deps.clock.monotonicMs();
   }
@@ -161,7 +161,7 @@ export class Sidecar {
 
   async #stop(stoppedMs: number): Promise<ExitCode> {
     const { heartbeat, line, log } = this.#deps;
-    const { dataDir, shutdownBudgetMs } = this.#options;
+    const { dataDir, onChangeMs, shutdownBudgetMs } = this.#options;
     const why = this.#hasSeenHealthy ? undefined : await this.#whyNothingToStore();
     if (why !== undefined) {
       log.info(`stopped: ${why}`);
@@ -177,7 +177,7 @@ export class Sidecar {
         this.#tickMs = nowMs;
       },
     };
-    return stopSequence(deps, { dataDir, shutdownBudgetMs, stoppedMs });
+    return stopSequence(deps, { dataDir, onChangeMs, shutdownBudgetMs, stoppedMs });
   }
 
   /** One backup now, without a loop. */

@@ -1,11 +1,12 @@
-import { retentionOf } from '../backup-line.ts';
 import { everything, nameOf, type StoredBackup } from '../catalog.ts';
 import type { RetentionPolicy } from '../config.ts';
 import { candidatesOf, lineOf } from '../epoch.ts';
 import { AgentError, hasCode } from '../errors.ts';
 import { planRestore, type RestoreDeps } from '../plan-restore.ts';
 import type { Candidate } from '../restore-decision.ts';
+import { retentionOf } from '../prune.ts';
 import { pendingRequest } from '../restore-request.ts';
+import { versionHolds } from '../retention.ts';
 import { verifyStored } from '../stage-backup.ts';
 import { stageLegacy } from '../stage-legacy.ts';
 import { formatBytes, formatTable } from '../table.ts';
@@ -39,6 +40,7 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
   const { catalog, state } = await readStore(deps, signal);
   const candidates = candidatesOf(catalog, state);
   const onLine = new Set(candidates);
+  const holds = versionHolds(lineOf(catalog, state));
   const placeOf = (backup: Candidate) => {
     if (backup === candidates[0]) return 'candidate';
     if (backup.format !== 'tarZst') return 'older format';
@@ -47,6 +49,7 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
   };
   const rows = everything(catalog).map((backup) => {
     const metadata = backup.format === 'tarZst' ? backup.item.metadata : {};
+    const hold = backup.format === 'tarZst' ? holds.get(backup) : undefined;
     return {
       name: nameOf(backup),
       place: placeOf(backup),
@@ -59,10 +62,11 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       verifiedUtc: metadata['verified_utc'] ?? null,
       damaged: metadata['damaged'] ?? null,
       tail: tailOf(metadata),
+      versionHold: hold === undefined ? null : hold.isReleased ? 'released' : 'held',
     };
   });
   const table = formatTable(
-    ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL'],
+    ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL', 'HOLD'],
     rows.map((row) => [
       row.name,
       row.tail === null ? row.place : `${row.place} (${describeTail(row.tail)})`,
@@ -73,6 +77,7 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       String(row.items ?? '-'),
       row.cleanStop ? 'clean' : '-',
       row.damaged !== null ? 'DAMAGED' : (row.verifiedUtc?.slice(0, 10) ?? '-'),
+      row.versionHold ?? '-',
     ]),
   );
   const text = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
@@ -171,7 +176,8 @@ export async function pruneDryRun(
   signal: AbortSignal,
 ): Promise<Answer> {
   const { catalog, state } = await readStore(deps, signal);
-  const verdicts = retentionOf(catalog, state, policy).map(({ backup, keep, reason }) => ({
+  const requested = (await pendingRequest(deps.store, state, signal))?.request.name;
+  const verdicts = retentionOf(catalog, state, policy, requested).map(({ backup, keep, reason }) => ({
     name: nameOf(backup),
     keep,
     reason,

@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { CONTAINER } from '../../agent/contract.ts';
 import { JellyfinClient } from './jellyfin-client.ts';
 import { operatorsWishes } from './operator.ts';
 import { overlaps } from './overlaps.ts';

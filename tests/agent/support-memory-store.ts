@@ -15,9 +15,12 @@ interface StoredBlob extends MemoryBlob {
 export class MemoryBlobStore implements BlobStore {
   readonly #blobs = new Map<string, StoredBlob>();
   readonly #staged = new Map<string, Map<string, Uint8Array>>();
+  readonly #now: () => Date;
   #writes = 0;
 
-  constructor(content: Iterable<readonly [string, MemoryBlob]> = []) {
+  /** @param now The service's clock, for `Last-Modified`. */
+  constructor(content: Iterable<readonly [string, MemoryBlob]> = [], now = () => new Date()) {
+    this.#now = now;
     for (const [name, blob] of content) this.#write(name, blob);
   }
 
@@ -126,7 +129,7 @@ export class MemoryBlobStore implements BlobStore {
 
   #write(name: string, { bytes, metadata }: MemoryBlob): string {
     const etag = `"${String((this.#writes += 1))}"`;
-    this.#blobs.set(name, { bytes: Buffer.from(bytes), metadata, etag, lastModified: new Date() });
+    this.#blobs.set(name, { bytes: Buffer.from(bytes), metadata, etag, lastModified: this.#now() });
     return etag;
   }
 }
