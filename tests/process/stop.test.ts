@@ -296,7 +296,8 @@ test.concurrent(
     const home = newHome();
     await restore(store, home, { JELLYFIN_VERSION: '10.11.11' });
     const server = await StandIn.launch(home, CLOSING);
-    await writeRow(home, 'in the first second');
+    await server.untilHealth('Healthy');
+  await writeRow(home, 'in the first second');
     await server.stop();
     // It comes up while everything ends already.
     const sidecar = new Sidecar(
