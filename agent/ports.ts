@@ -104,7 +104,7 @@ export interface Disk {
   /** A whole file that stood still while it was read; `undefined` when it is not there. */
   readStable(path: string): Promise<{ bytes: Uint8Array; stat: FileStat } | undefined>;
   read(path: string): AsyncIterable<Uint8Array>;
-  hash(path: string): Promise<{ sizeBytes: number; sha256: string }>;
+  hash(path: string, signal?: AbortSignal): Promise<{ sizeBytes: number; sha256: string }>;
   /**
    * Copies a file into a new one, as soon as it stands still while it is read; after two seconds as it is, and says so.
    * `undefined` when it is not there. `head` holds the first bytes, one character a byte.

@@ -222,7 +222,7 @@ export class AzureBlobStore implements BlobStore {
         abortSignal,
         conditions: { ifNoneMatch: '*' },
         metadata: { ...metadata },
-        blobHTTPHeaders: { blobContentType: 'application/zstd' },
+        blobHTTPHeaders: { blobContentType: contentTypeOf(name) },
       }),
     );
   }
@@ -333,6 +333,9 @@ async function readBody(body: NodeJS.ReadableStream | undefined, wantedBytes: nu
     throw new Error(`the body ended after ${String(haveBytes)} of ${String(wantedBytes)} bytes`);
   return bytes;
 }
+
+/** For browsers and storage explorers; nothing here reads it. */
+const contentTypeOf = (name: string) => (name.endsWith('.zip') ? 'application/zip' : 'application/zstd');
 
 const md5 = (bytes: Uint8Array) => createHash('md5').update(bytes).digest();
 
