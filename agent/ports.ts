@@ -190,6 +190,21 @@ export interface Archiver {
   firstFrameBytes(head: Uint8Array): number | undefined;
 }
 
+export interface ExaminedZip {
+  /** Of all entries, folders end in `/`. */
+  paths: string[];
+  /** The content of the entries that were asked for, by path; one that is not in the archive is missing here. */
+  kept: ReadonlyMap<string, Uint8Array>;
+}
+
+export interface ZipReader {
+  /**
+   * Reads a whole archive: its directory, every entry, every checksum.
+   * @throws AgentError `backup_damaged` when it is cut, still being written, or no archive at all.
+   */
+  examine(file: string, keep: readonly string[], signal?: AbortSignal): Promise<ExaminedZip>;
+}
+
 export type JellyfinHealth = 'healthy' | 'starting' | 'refused';
 
 export interface JellyfinServer {
