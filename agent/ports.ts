@@ -252,3 +252,11 @@ export interface JellyfinKeys {
   /** Whether the server takes `key` for an administrator's. */
   isKeyValid(key: Secret, signal?: AbortSignal): Promise<boolean>;
 }
+
+/** What a server holds, asked with an API key. Every call throws an `AgentError` as `JellyfinKeys` does. */
+export interface ServerInventory {
+  /** Sorted. */
+  userNames(key: Secret, signal?: AbortSignal): Promise<string[]>;
+  /** Sorted. */
+  libraryNames(key: Secret, signal?: AbortSignal): Promise<string[]>;
+}
