@@ -20,6 +20,12 @@ export type HttpOutcome =
   /** The connection was there: what became of the request is not known. */
   | { kind: 'lost'; why: 'timeout' | 'aborted' | 'connection lost'; cause: Error };
 
+/** Nobody listens on the port. `localhost` is tried on both address families: one error each. */
+export function isRefused(error: unknown): boolean {
+  if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every(isRefused);
+  return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED';
+}
+
 function retryAfterMs(header: string | undefined): number | undefined {
   return header !== undefined && /^\d{1,6}$/.test(header) ? Number(header) * 1000 : undefined;
 }
