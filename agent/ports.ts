@@ -1,3 +1,4 @@
+import type { Library, MediaFolder, NewLibrary } from './libraries.ts';
 import type { Secret } from './secret.ts';
 
 /**
@@ -214,17 +215,24 @@ export interface JellyfinServer {
   publicInfo(signal?: AbortSignal): Promise<{ version: string; serverId: string } | undefined>;
 }
 
-/** The calls of Jellyfin's own setup wizard. */
+/**
+ * The calls of Jellyfin's own setup wizard. Throws as `JellyfinKeys` does. With a session they work also when the wizard is
+ * closed; without one it is open to anybody.
+ */
 export interface JellyfinSetup {
-  /** `undefined` when it does not answer. Only to be believed after `healthy`. */
+  /** `undefined` when the server is not ready to say. Only to be believed after `healthy`. */
   wizardCompleted(signal?: AbortSignal): Promise<boolean | undefined>;
-  /** Names the server and creates its administrator; false when the first user already has a password (Jellyfin 12). */
+  /** Names the first user and sets its password; false when it already has one (Jellyfin 12). */
   createAdministrator(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
-  canSignIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
-  libraryNames(signal?: AbortSignal): Promise<string[]>;
-  addLibrary(library: { name: string; path: string }, signal?: AbortSignal): Promise<void>;
   /** Closes the wizard: from now on only the administrator configures the server. */
   finishWizard(signal?: AbortSignal): Promise<void>;
+  /** The server's name, language, and that it answers from outside its network. */
+  configureServer(session: Secret, signal?: AbortSignal): Promise<void>;
+  /** Folders directly below `path`, as the server sees them. */
+  folders(session: Secret, path: string, signal?: AbortSignal): Promise<MediaFolder[]>;
+  libraries(session: Secret, signal?: AbortSignal): Promise<Library[]>;
+  /** Also begins a scan. */
+  addLibrary(session: Secret, library: NewLibrary, signal?: AbortSignal): Promise<void>;
 }
 
 export interface ServerApiKey {

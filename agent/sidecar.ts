@@ -18,7 +18,7 @@ export interface SidecarDeps {
   line: BackupLine;
   /** Called when the stop sequence begins: retries become short, a wait of a minute would be the whole budget. */
   hurry: () => void;
-  /** Completes the wizard of a brand-new server; absent without credentials for it. */
+  /** Sets up a brand-new server; absent without credentials for it. */
   bootstrap?: (signal: AbortSignal) => Promise<BootstrapResult>;
   /** Regular restore of the candidate into scratch space; absent when it is turned off. */
   drill?: (signal: AbortSignal) => Promise<void>;
@@ -47,6 +47,8 @@ const HEALTH_POLL_MS = 250;
 /** Twice what a long migration takes; then a person should look, again and again. */
 const COMPLAIN_AFTER_MS = 15 * 60_000;
 const MAX_POLL_MS = 5_000;
+/** A wizard that could not be closed is open to the world: tried again for as long as it takes. */
+const BOOTSTRAP_AGAIN_MS = 15_000;
 /** A backup that runs when SIGTERM comes may finish for this long; then it is given up for a new one with the last write. */
 const FINISH_CURRENT_MS = 10_000;
 const STOP_POLL_MS = 200;
@@ -224,11 +226,20 @@ export class Sidecar {
     this.#phase = 'watching';
     const pollMs = Math.max(100, Math.min(MAX_POLL_MS, (onChangeMs > 0 ? onChangeMs : intervalMs) / 6));
     let notBeforeMs = healthyMs + startupDelayMs;
-    let isUrgent = await this.#bootstrapNew(stop);
-    if (isUrgent) notBeforeMs = healthyMs;
+    let isUrgent = false;
+    let nextBootstrapMs = healthyMs;
     let nextDrillMs = healthyMs + this.#options.drillIntervalMs;
     while (!stop.aborted) {
       const nowMs = (this.#tickMs = clock.monotonicMs());
+      if (nowMs >= nextBootstrapMs) {
+        const result = await this.#deps.bootstrap?.(stop);
+        nextBootstrapMs = result === 'failed' ? clock.monotonicMs() + BOOTSTRAP_AGAIN_MS : Infinity;
+        // At once: the first backup decides what the next start shows.
+        if (result === 'completed') {
+          isUrgent = true;
+          notBeforeMs = nowMs;
+        }
+      }
       const { mark } = await observe(disk, dataDir, profile);
       await this.#lookAtWal(false);
       if (mark === this.#storedMark) this.#dirtySinceMs = undefined;
@@ -254,18 +265,6 @@ export class Sidecar {
       if (isStored && nowMs - this.#lastHealthLineMs >= intervalMs) this.#logHealthLine({ unchanged: true });
       await clock.sleep(pollMs, stop);
     }
-  }
-
-  /**
-   * Only on a volume that began as a first boot: a wizard that shows on a restored one is a fault, and nobody's to complete.
-   * @returns whether there is now something to back up at once: the first backup decides what the next start shows.
-   */
-  async #bootstrapNew(signal: AbortSignal): Promise<boolean> {
-    const { bootstrap, disk } = this.#deps;
-    if (bootstrap === undefined || signal.aborted) return false;
-    const marker = await readMarker(disk, this.#options.dataDir);
-    if (marker === undefined || marker === 'unreadable' || marker.origin !== 'first_boot') return false;
-    return (await bootstrap(signal)) === 'completed';
   }
 
   /**

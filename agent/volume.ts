@@ -16,6 +16,11 @@ export interface VolumeMarker {
   seenHealthyUtc?: string;
   jellyfinVersion?: string;
   serverId?: string;
+  /**
+   * How far the agent came in setting up a brand-new server. `wizard`: it began; `libraries`: the wizard is closed, by us;
+   * `done`: nothing is left to do. Absent: the agent never changed anything on it.
+   */
+  bootstrap?: 'wizard' | 'libraries' | 'done';
 }
 
 export type VolumeState =

@@ -60,7 +60,10 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
       jellyfin,
       ...(admin === undefined
         ? {}
-        : { bootstrap: (signal) => bootstrap({ ...deps, setup: jellyfin }, admin, signal) }),
+        : {
+            bootstrap: (signal) =>
+              bootstrap({ ...deps, server: jellyfin }, { dataDir, mediaDir: config.mediaDir }, admin, signal),
+          }),
       hurry: () => Object.assign(policy, HURRIED),
       ...(config.drillIntervalSeconds === 0 ? {} : { drill: (signal) => drill(deps, scratchDir, signal) }),
     },

@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { CONTAINER, ENV } from '../../agent/contract.ts';
+import { CONTAINER, ENV, MOUNT } from '../../agent/contract.ts';
 import { startProcess, type ProcessExit, type RunningProcess } from '../../tests/support/processes.ts';
 import { environmentOf, type ContainerSpec, type DeployedApp } from '../deployed-app.ts';
 import type { World } from './world.ts';
@@ -129,6 +129,8 @@ export class Replica {
       // Two replicas on one machine would ask for one port.
       if (container.args?.[0] === 'backup') env[ENV.healthPort] = '0';
     }
+    // A path of Jellyfin's container, which is the one that mounts it.
+    if (env[ENV.mediaDir] === MOUNT.media) env[ENV.mediaDir] = this.#world.mediaDir;
     if (env[ENV.jellyfinUrl] !== undefined)
       env[ENV.jellyfinUrl] = `http://127.0.0.1:${String(this.#world.jellyfinPort)}`;
     return env;

@@ -287,7 +287,13 @@ async function bootstrapped(walk: Walk): Promise<void> {
   const secret = (name: string) => app.secrets.get(name) ?? '';
   await client.logIn(secret('jellyfin-admin-user'), secret('jellyfin-admin-password'));
   const libraries = await client.libraries();
-  report.check('its administrator signs in', libraries.length > 0, `library ${libraries.join(', ')}`);
+  report.check(
+    'its administrator signs in and finds the folders of the share',
+    libraries.join() === 'Movies',
+    `libraries ${libraries.join(', ')}`,
+  );
+  const keys = (await client.apiKeys()).map((key) => key.split(':')[0]);
+  report.check('one API key for the runner', keys.join() === 'JellyRoller', `keys ${keys.join(', ')}`);
   await replica.stop();
   report.event('platform', 'SIGTERM to all');
 }
