@@ -1,10 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { AzureBlobStore } from './adapters/azure-blob-store.ts';
+import { chooseEngine } from './adapters/choose-engine.ts';
+import { HttpInventory } from './adapters/http-inventory.ts';
 import { HttpJellyfin } from './adapters/http-jellyfin.ts';
 import { LocalDisk } from './adapters/local-disk.ts';
 import { NodeSqlite, type WorkerCode } from './adapters/node-sqlite.ts';
 import { SystemClock } from './adapters/system-clock.ts';
 import { TarZstd } from './adapters/tar-zstd.ts';
+import { YauzlZip } from './adapters/yauzl-zip.ts';
 import { BackupLine } from './backup-line.ts';
 import type { AgentConfig } from './config.ts';
 import { bootstrap } from './bootstrap.ts';
@@ -13,6 +16,9 @@ import type { Logger } from './log.ts';
 import { JELLYFIN, WORK_DIR } from './profile.ts';
 import type { RestoreDeps } from './plan-restore.ts';
 import { withRetry, type RetryPolicy } from './retry.ts';
+import { keySource } from './runner/key-source.ts';
+import type { RestoreArchiveDeps } from './runner/restore-archive.ts';
+import { Runner, type RunnerDeps } from './runner/runner.ts';
 import { Sidecar } from './sidecar.ts';
 import { Snapshotter } from './snapshot.ts';
 
@@ -21,6 +27,9 @@ import { Snapshotter } from './snapshot.ts';
  * would double its wait up to a minute and sleep through the store's return.
  */
 const HURRIED: RetryPolicy = { max: 2, backoffMs: 500 };
+
+/** While the engine writes an archive, rows or artwork reach the file all the time. */
+const ENGINE_QUIET_MS = 10_000;
 
 /** Builds the adapters of one command. The only file that imports `adapters/`, but for the health server in main.ts. */
 export function wireRestore(
@@ -77,4 +86,55 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
       failureBackoffMs: config.retryBackoffSeconds * 1000,
     },
   );
+}
+
+/** What of the machine the JellyRoller CLI is given. */
+export interface CliSurroundings {
+  /** A folder of our own, for its configuration. */
+  homeDir: string;
+  path: string | undefined;
+}
+
+async function wireEngine(
+  config: AgentConfig,
+  log: Logger,
+  cli: CliSurroundings,
+): Promise<RunnerDeps & Pick<RestoreArchiveDeps, 'apiKey' | 'inventory'>> {
+  const clock = new SystemClock();
+  const policy: RetryPolicy = { max: config.retryMax, backoffMs: config.retryBackoffSeconds * 1000 };
+  const server = new HttpJellyfin(config.jellyfinUrl);
+  const apiKey = keySource(server, config.jellyfinApiKey, config.admin);
+  return {
+    store: withRetry(new AzureBlobStore(config.credential, config.container), { policy, clock, log }),
+    disk: new LocalDisk(),
+    zip: new YauzlZip(),
+    engine: await chooseEngine(config, { apiKey, log, ...cli }),
+    inventory: new HttpInventory(config.jellyfinUrl),
+    server,
+    apiKey,
+    clock,
+    log,
+    policy,
+  };
+}
+
+export async function wireRunner(config: AgentConfig, log: Logger, cli: CliSurroundings): Promise<Runner> {
+  return new Runner(await wireEngine(config, log, cli), {
+    dataDir: config.dataDir,
+    intervalMs: config.backupIntervalSeconds * 1000,
+    startupDelayMs: config.startupDelaySeconds * 1000,
+    timeoutMs: config.jellyrollerTimeoutSeconds * 1000,
+    quietMs: ENGINE_QUIET_MS,
+    minBackupSizeBytes: config.minBackupSizeBytes,
+    keep: config.retention.keep,
+  });
+}
+
+export async function wireRestoreArchive(
+  config: AgentConfig,
+  log: Logger,
+  cli: CliSurroundings,
+): Promise<RestoreArchiveDeps> {
+  // Nobody to ask yet: `jellyroller restore` refuses unless it is told to go without.
+  return { ...(await wireEngine(config, log, cli)), backUpFirst: () => Promise.resolve(undefined) };
 }
