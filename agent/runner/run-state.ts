@@ -62,7 +62,7 @@ export async function claimRun(
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     throw new AgentError('target_unsafe', "Jellyfin's backup engine is in use by another run", {
-      hint: 'one at a time: wait until the runner logs last_backup_utc=, or until the restore has ended',
+      hint: 'wait until the runner logs last_backup_utc=, or the restore has ended; one that was killed lets go after half an hour',
       retryable: true,
     });
   }

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BlobItem } from '@azure/storage-blob';
 import { jellyrollerBinIn } from '../../scripts/stand-in/jellyroller-bin.ts';
-import type { FinishedProcess } from '../support/processes.ts';
+import type { FinishedProcess, RunningProcess } from '../support/processes.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 import { agentEnv, filesIn, Home, runAgent, Sidecar, StandIn, startAgent, Store } from './support.ts';
 
@@ -15,13 +15,22 @@ export class Mirrored {
   readonly home: Home;
   readonly server: StandIn;
   readonly token: string;
+  /** The film that was watched. */
+  readonly itemId: string;
   readonly #env: Record<string, string>;
 
-  private constructor(store: Store, home: Home, server: StandIn, token: string, driver: Driver) {
+  private constructor(
+    store: Store,
+    home: Home,
+    server: StandIn,
+    { token, itemId }: { token: string; itemId: string },
+    driver: Driver,
+  ) {
     this.store = store;
     this.home = home;
     this.server = server;
     this.token = token;
+    this.itemId = itemId;
     const cli = makeTempDir('jellyroller');
     this.#env = agentEnv(store, home.data, {
       JELLYFIN_URL: server.url,
@@ -51,8 +60,8 @@ export class Mirrored {
     const home = new Home();
     mkdirSync(home.data, { recursive: true });
     const server = await StandIn.start(home, options.server);
-    const { token } = options.isSetUp === false ? { token: '' } : await server.setUp(home);
-    return new Mirrored(store, home, server, token, options.driver ?? 'http');
+    const used = options.isSetUp === false ? { token: '', itemId: '' } : await server.setUp(home);
+    return new Mirrored(store, home, server, used, options.driver ?? 'http');
   }
 
   env(overrides: Record<string, string> = {}): Record<string, string> {
@@ -68,8 +77,19 @@ export class Mirrored {
     return runAgent(['jellyroller', '--once'], this.env(env));
   }
 
+  /** Where a run is waited for longer than usual. */
+  async onceFor(env: Record<string, string>, timeoutMs: number) {
+    const running = startAgent(['jellyroller', '--once'], this.env(env));
+    const { code } = await running.waitForExit(timeoutMs);
+    return { code, jsonLines: running.jsonLines() };
+  }
+
   restore(name: string, args: readonly string[] = [], env: Record<string, string> = {}) {
     return runAgent(['jellyroller', 'restore', name, '--json', ...args], this.env(env));
+  }
+
+  startRestore(name: string, args: readonly string[] = []): RunningProcess {
+    return startAgent(['jellyroller', 'restore', name, ...args], this.env());
   }
 
   /** What is stored, oldest first. */
