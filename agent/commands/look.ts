@@ -5,6 +5,7 @@ import { candidatesOf, lineOf } from '../epoch.ts';
 import { AgentError, hasCode } from '../errors.ts';
 import { planRestore, type RestoreDeps } from '../plan-restore.ts';
 import type { Candidate } from '../restore-decision.ts';
+import { archiveRows, archiveTable } from '../runner/archive-list.ts';
 import { pendingRequest } from '../restore-request.ts';
 import { verifyStored } from '../stage-backup.ts';
 import { stageLegacy } from '../stage-legacy.ts';
@@ -50,8 +51,12 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       row.damaged !== null ? 'DAMAGED' : (row.verifiedUtc?.slice(0, 10) ?? '-'),
     ]),
   );
-  const text = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
-  return { text, json: { store: deps.store.describe(), backups: rows } };
+  const archives = archiveRows(catalog.jellyrollerArchives);
+  const backups = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
+  return {
+    text: `${backups}${archiveTable(archives)}`,
+    json: { store: deps.store.describe(), backups: rows, jellyrollerArchives: archives },
+  };
 }
 
 /** Checks one backup, or the candidate, as a restore would. */

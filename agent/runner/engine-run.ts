@@ -145,7 +145,14 @@ export class EngineRun {
         // Not tried again before the next interval: an engine that took the server down with it would do so again.
         throw new AgentError('external_failed', verdict.why);
       }
-      if (verdict.kind === 'over') listAtMs ??= nowMs;
+      if (verdict.kind === 'over') {
+        listAtMs ??= nowMs;
+        // The claim stays: what there is, the next look tells.
+        if (health !== 'healthy' && nowMs - startedMs >= this.#options.timeoutMs)
+          throw new AgentError('jellyfin_unavailable', `${verdict.why}, and it is not back`, {
+            retryable: true,
+          });
+      }
       if (verdict.kind === 'wait' && nowMs >= progressAtMs) {
         progressAtMs = nowMs + PROGRESS_EVERY_MS;
         log.info('waiting for the archive', { why: verdict.why, elapsedMs: Math.round(nowMs - startedMs) });

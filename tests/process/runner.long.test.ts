@@ -41,7 +41,7 @@ test('a claim whose owner died before it asked: no second one is asked for until
   await world.server.process.kill();
   await eventually(() => world.claim !== undefined);
   const port = new URL(world.server.url).port;
-  await StandIn.start(world.home, { STAND_IN_PORT: port });
+  await StandIn.start(world.home, { STAND_IN_PORT: port, STAND_IN_EXIT_AFTER_SECONDS: '200' });
   const startedMs = Date.parse(String(world.claim?.['startedUtc']));
   const second = await world.onceFor(SHORTEST, 90_000);
   expect(second.code).toBe(6);

@@ -3,6 +3,7 @@ import {
   decideLocalRetention,
   ENGINE_NEEDS_BYTES,
 } from '../../agent/runner/archive-retention.ts';
+import { archiveRows, archiveTable } from '../../agent/runner/archive-list.ts';
 import { MANIFEST_ENTRY, parseEngineManifest } from '../../agent/runner/archive.ts';
 import type { EngineBackup } from '../../agent/runner/engine.ts';
 import { freeMirrorName, parseMirrorName } from '../../agent/runner/mirror-name.ts';
@@ -229,6 +230,27 @@ describe('decideLocalRetention', () => {
   ])('%s', (_name, mirrored, freeBytes, expected) => {
     expect(decideLocalRetention(files, new Set(mirrored), freeBytes)).toEqual(expected);
   });
+});
+
+test('agent list shows size, time, version, hash and verdict of each archive, newest first', () => {
+  const damaged = archive('20260103000000', { timestamp_utc: '2026-01-03T00:00:00.000Z', damaged: 'cut' });
+  const older = archive('20260101000000', {
+    timestamp_utc: '2026-01-01T00:00:00.000Z',
+    jellyfin_version: '10.11.11',
+  });
+  const rows = archiveRows([older, damaged, { ...older, name: 'jellyroller/notes.txt' }]);
+  expect(rows.map(({ name }) => name)).toEqual([damaged.name, older.name]);
+  expect(
+    archiveTable(rows)
+      .trim()
+      .split('\n')
+      .slice(2)
+      .map((line) => line.split(/ {2,}/)),
+  ).toEqual([
+    [damaged.name, '3 B', '2026-01-03 00:00:00', '-', 'DAMAGED', '20260103000000'],
+    [older.name, '3 B', '2026-01-01 00:00:00', '10.11.11', 'then', '20260101000000'],
+  ]);
+  expect(archiveTable([])).toBe('');
 });
 
 describe('names and manifests', () => {
