@@ -1,8 +1,12 @@
 import type { Disk, FileStat } from '../ports.ts';
+import { WORK_DIR } from '../profile.ts';
 import { ENGINE_FILE_NAME } from './engine.ts';
 
 /** Fixed: no setting of Jellyfin moves it (facts/jellyfin.md 4.3). */
 export const backupsDirOf = (dataDir: string): string => `${dataDir}/data/backups`;
+
+/** On the same volume, and where the engine does not look: an archive is renamed out of it when it is whole. */
+export const stagingDirOf = (dataDir: string): string => `${dataDir}/${WORK_DIR}/jellyroller-restore`;
 
 export interface EngineFile {
   fileName: string;

@@ -14,15 +14,15 @@ import type {
   ServerInventory,
   ZipReader,
 } from '../ports.ts';
-import { WORK_DIR } from '../profile.ts';
 import { asGone, readParallel } from '../read-backup.ts';
 import { retrying } from '../retry.ts';
 import { formatBytes, formatTable } from '../table.ts';
 import { readArchiveContent, type ArchiveContent } from './archive-content.ts';
-import { backupsDirOf } from './backup-folder.ts';
+import { backupsDirOf, stagingDirOf } from './backup-folder.ts';
 import type { ApiKeySource, BackupEngine } from './engine.ts';
 import { MIRROR_PREFIX, parseMirrorName } from './mirror-name.ts';
 import { claimRun, isLeftBehind, readRunState, releaseRun } from './run-state.ts';
+import { untilBack } from './until-back.ts';
 import { judgeRestored, type ServerContent } from './restore-verdict.ts';
 
 export interface RestoreArchiveDeps {
@@ -48,17 +48,8 @@ export interface RestoreArchiveRequest {
 
 /** Jellyfin ends itself at its next start with less free (facts/jellyfin.md 1.5). */
 const JELLYFIN_NEEDS_BYTES = 2_147_483_647;
-/** The server is gone half a second after it accepted; a busy one takes its time to close. */
-const GOING_DOWN_WITHIN_MS = 2 * 60_000;
-/** A failed restore shows itself as ten minutes of an error page (facts/jellyroller.md 5); a large database takes its time. */
-const BACK_WITHIN_MS = 20 * 60_000;
-/** Short: a small server is back within a second, and was never seen to go. */
-const POLL_MS = 50;
-const PROGRESS_EVERY_MS = 30_000;
 const FILE_MODE = 0o644;
 const CHECK_RETRIES = { max: 5, backoffMs: 1_000 };
-
-const stagingDirOf = (dataDir: string): string => `${dataDir}/${WORK_DIR}/jellyroller-restore`;
 
 /**
  * Brings a running, set-up server back to a mirrored archive through Jellyfin's own restore.
@@ -268,44 +259,6 @@ async function stage(
     await disk.rename(file, `${dir}/${fileName}`);
     await disk.sync(dir);
     return fileName;
-  }
-}
-
-/** Down, or `Degraded`, and then `Healthy` again. Never seen to go is not restored. */
-async function untilBack(
-  { clock, log, server }: RestoreArchiveDeps,
-  startedMs: number,
-  signal: AbortSignal,
-): Promise<void> {
-  let signsOfDown = 0;
-  let last = '';
-  let progressAtMs = startedMs + PROGRESS_EVERY_MS;
-  for (;;) {
-    const health = await server.health(signal);
-    signal.throwIfAborted();
-    const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
-    // Nobody listens: it is down. One late answer says only that it is busy.
-    if (health !== 'healthy') signsOfDown += health === 'refused' ? 2 : 1;
-    const wentDown = signsOfDown > 1;
-    if (health !== last || clock.monotonicMs() >= progressAtMs) {
-      progressAtMs = clock.monotonicMs() + PROGRESS_EVERY_MS;
-      log.info('restore goes on', { server: health, elapsedMs });
-    }
-    last = health;
-    if (wentDown && health === 'healthy') return;
-    const hint =
-      "Jellyfin's log says why; a failed restore may leave its database empty: restart the replica, and it starts from the newest tar backup";
-    if (!wentDown && elapsedMs > GOING_DOWN_WITHIN_MS)
-      throw new AgentError('jellyfin_unavailable', 'the server accepted the restore, but did not restart', {
-        hint,
-      });
-    if (elapsedMs > BACK_WITHIN_MS)
-      throw new AgentError(
-        'jellyfin_unavailable',
-        `the server did not come back within ${String(BACK_WITHIN_MS / 60_000)} minutes`,
-        { hint },
-      );
-    await clock.sleep(POLL_MS, signal);
   }
 }
 

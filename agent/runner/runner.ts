@@ -7,7 +7,7 @@ import { retrying, type RetryPolicy } from '../retry.ts';
 import { fileMark } from '../scan.ts';
 import { examineArchive, type EngineArchive } from './archive.ts';
 import { decideArchiveRetention, decideLocalRetention } from './archive-retention.ts';
-import { backupsDirOf, engineFiles, type EngineFile } from './backup-folder.ts';
+import { backupsDirOf, engineFiles, stagingDirOf, type EngineFile } from './backup-folder.ts';
 import type { EngineBackup } from './engine.ts';
 import { EngineRun, type EngineRunDeps, type EngineRunOptions } from './engine-run.ts';
 import { findMirrored, isVerifiedArchive, mirror, urlOf, type MirrorDeps } from './mirror.ts';
@@ -205,6 +205,7 @@ export class Runner {
       if (state?.kind !== 'restore') return;
       if (isLeftBehind(state, clock.now())) {
         log.warn('a restore was left behind', { since: state.startedUtc });
+        await disk.removeTree(stagingDirOf(this.#options.dataDir));
         await releaseRun(disk, this.#options.dataDir, state);
         return;
       }
