@@ -25,10 +25,13 @@ export async function findBinary(bin: string, path: string): Promise<string | un
 /**
  * Refuses a binary beside which a `jellyroller.config` lies: JellyRoller would read that one, another server's address and
  * key perhaps, and never ours (facts/jellyroller.md 2).
- * @throws AgentError `configuration_invalid`.
+ * @throws AgentError `configuration_invalid`, `external_failed` when the binary is gone.
  */
 export async function checkNothingBeside(binary: string): Promise<void> {
-  const beside = join(dirname(await realpath(binary)), 'jellyroller.config');
+  const real = await realpath(binary).catch((error: unknown) => {
+    throw new AgentError('external_failed', `${binary} is not there any more`, { cause: error });
+  });
+  const beside = join(dirname(real), 'jellyroller.config');
   const isThere = await stat(beside).then(
     () => true,
     () => false,
