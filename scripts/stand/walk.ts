@@ -277,6 +277,11 @@ async function bootstrapped(walk: Walk): Promise<void> {
   report.chapter('A brand-new server as `pulumi up` deploys it: with a generated administrator');
   const replica = await coldStart({ ...walk, app, world }, 80);
   await nextBackup(walk, replica);
+  const said = (msg: string) =>
+    replica.container(CONTAINER.backup).lines.find(({ json }) => json?.['msg'] === msg)?.json;
+  const timeOf = (msg: string) => Date.parse(String(said(msg)?.['time']));
+  const openMs = timeOf('setup wizard completed') - timeOf('jellyfin is healthy');
+  report.event(CONTAINER.backup, `closed the wizard ${String(openMs)} ms after it saw the server healthy`);
   const client = new JellyfinClient(urlOf(world));
   const { StartupWizardCompleted } = await client.publicInfo();
   report.check(
