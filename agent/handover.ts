@@ -121,7 +121,7 @@ function silent(
  * leaves after this one is ready (facts/peers.md hazard 15).
  * @param waitMs How long at most; 0: only looks.
  */
-export async function askPredecessor(
+export async function askForBackup(
   deps: HandoverDeps,
   waitMs: number,
   signal?: AbortSignal,

@@ -106,7 +106,7 @@ export class Heartbeat {
   async answer(id: string, backup: string | undefined, signal?: AbortSignal): Promise<void> {
     if (this.#requestedId === id) this.#requestedId = undefined;
     this.#answer = { id, state: 'stored', backup: backup ?? null };
-    this.#deps.log.info('backed up for a replica that starts', { backup });
+    this.#deps.log.info('backed up on request', { backup });
     await this.tell(signal);
   }
 
@@ -142,7 +142,7 @@ export class Heartbeat {
     if (found === undefined || found.ageMs > REQUEST_EXPIRES_MS || found.value.epoch !== epoch) return false;
     const { id } = found.value;
     if (id === this.#answer?.id || id === this.#requestedId) return false;
-    this.#deps.log.info('a replica starts and asks for a backup', { request: id });
+    this.#deps.log.info('a backup is asked for', { request: id });
     this.#requestedId = id;
     this.#answer = { id, state: 'seen', backup: null };
     await this.beat(signal);

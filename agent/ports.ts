@@ -112,7 +112,7 @@ export interface Disk {
   /** A whole file that stood still while it was read; `undefined` when it is not there. */
   readStable(path: string): Promise<{ bytes: Uint8Array; stat: FileStat } | undefined>;
   read(path: string): AsyncIterable<Uint8Array>;
-  hash(path: string): Promise<{ sizeBytes: number; sha256: string }>;
+  hash(path: string, signal?: AbortSignal): Promise<{ sizeBytes: number; sha256: string }>;
   /**
    * Copies a file into a new one, as soon as it stands still while it is read; after two seconds as it is, and says so.
    * `undefined` when it is not there. `head` holds the first bytes, one character a byte.
@@ -203,6 +203,21 @@ export interface Archiver {
   firstFrameBytes(head: Uint8Array): number | undefined;
 }
 
+export interface ExaminedZip {
+  /** Of all entries, folders end in `/`. */
+  paths: string[];
+  /** The content of the entries that were asked for, by path; one that is not in the archive is missing here. */
+  kept: ReadonlyMap<string, Uint8Array>;
+}
+
+export interface ZipReader {
+  /**
+   * Reads a whole archive: its directory, every entry, every checksum.
+   * @throws AgentError `backup_damaged` when it is cut, still being written, or no archive at all.
+   */
+  examine(file: string, keep: readonly string[], signal?: AbortSignal): Promise<ExaminedZip>;
+}
+
 export type JellyfinHealth = 'healthy' | 'starting' | 'refused';
 
 export interface JellyfinServer {
@@ -256,4 +271,12 @@ export interface JellyfinKeys {
   deleteApiKey(session: Secret, key: Secret, signal?: AbortSignal): Promise<void>;
   /** Whether the server takes `key` for an administrator's. */
   isKeyValid(key: Secret, signal?: AbortSignal): Promise<boolean>;
+}
+
+/** What a server holds, asked with an API key. Every call throws an `AgentError` as `JellyfinKeys` does. */
+export interface ServerInventory {
+  /** Sorted. */
+  userNames(key: Secret, signal?: AbortSignal): Promise<string[]>;
+  /** Sorted. */
+  libraryNames(key: Secret, signal?: AbortSignal): Promise<string[]>;
 }

@@ -1,7 +1,7 @@
 import { candidatesOf, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
 import { nameOf, readCatalog, type Catalog } from './catalog.ts';
 import { AgentError, hasCode } from './errors.ts';
-import { askPredecessor, type Predecessor } from './handover.ts';
+import { askForBackup, type Predecessor } from './handover.ts';
 import { errorFields } from './log.ts';
 import { moveIntoPlace } from './move-into-place.ts';
 import { planRestore, type Plan, type RestoreDeps, type RestoreOptions } from './plan-restore.ts';
@@ -222,7 +222,7 @@ export async function restoreVolume(
       return nothingRestored('kept', epoch, restoredFrom);
     }
     if (predecessor === undefined) {
-      predecessor = await askPredecessor(deps, options.handoverWaitMs ?? 0, signal);
+      predecessor = await askForBackup(deps, options.handoverWaitMs ?? 0, signal);
       // It has stored more since the plan was made.
       if ('waitedSeconds' in predecessor && predecessor.waitedSeconds > 0) {
         attempt -= 1;

@@ -1,11 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { AzureBlobStore } from './adapters/azure-blob-store.ts';
+import { chooseEngine } from './adapters/choose-engine.ts';
+import { HttpInventory } from './adapters/http-inventory.ts';
 import { HttpJellyfin } from './adapters/http-jellyfin.ts';
 import { LocalDisk } from './adapters/local-disk.ts';
 import { NodeSqlite, type WorkerCode } from './adapters/node-sqlite.ts';
 import { SystemClock } from './adapters/system-clock.ts';
 import { TarZstd } from './adapters/tar-zstd.ts';
+import { YauzlZip } from './adapters/yauzl-zip.ts';
 import { BackupLine } from './backup-line.ts';
+import { askForBackup } from './handover.ts';
 import { Heartbeat } from './heartbeat.ts';
 import type { AgentConfig } from './config.ts';
 import { bootstrap } from './bootstrap.ts';
@@ -16,6 +20,9 @@ import type { RestoreDeps } from './plan-restore.ts';
 import type { BlobStore } from './ports.ts';
 import { withRetry, type RetryPolicy } from './retry.ts';
 import { pollMsOf, Sidecar } from './sidecar.ts';
+import { keySource } from './runner/key-source.ts';
+import type { RestoreArchiveDeps } from './runner/restore-archive.ts';
+import { Runner, type RunnerDeps } from './runner/runner.ts';
 import { Snapshotter } from './snapshot.ts';
 
 /**
@@ -28,6 +35,10 @@ const HURRIED: RetryPolicy = { max: 2, backoffMs: 500 };
 const MAX_REQUEST_POLL_MS = 2_000;
 /** A sign of life every 30 s at the default change window: with the looks for a request a sixth of a cent an hour. */
 const POLLS_PER_SIGN = 6;
+/** A person waits at a terminal: long enough for a large library on a quarter of a core. */
+const SIDECAR_WAIT_MS = 120_000;
+/** While the engine writes an archive, rows or artwork reach the file all the time. */
+const ENGINE_QUIET_MS = 10_000;
 
 /** Builds the adapters of one command. The only file that imports `adapters/`, but for the health server in main.ts. */
 export function wireRestore(
@@ -95,4 +106,62 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
       failureBackoffMs: config.retryBackoffSeconds * 1000,
     },
   );
+}
+
+/** What of the machine the JellyRoller CLI is given. */
+export interface CliSurroundings {
+  /** A folder of our own, for its configuration. */
+  homeDir: string;
+  path: string | undefined;
+}
+
+async function wireEngine(
+  config: AgentConfig,
+  log: Logger,
+  cli: CliSurroundings,
+): Promise<RunnerDeps & Pick<RestoreArchiveDeps, 'apiKey' | 'inventory'>> {
+  const clock = new SystemClock();
+  const policy: RetryPolicy = { max: config.retryMax, backoffMs: config.retryBackoffSeconds * 1000 };
+  const server = new HttpJellyfin(config.jellyfinUrl);
+  const apiKey = keySource(server, config.jellyfinApiKey, config.admin);
+  return {
+    store: withRetry(new AzureBlobStore(config.credential, config.container), { policy, clock, log }),
+    disk: new LocalDisk(),
+    zip: new YauzlZip(),
+    engine: await chooseEngine(config, { apiKey, log, ...cli }),
+    inventory: new HttpInventory(config.jellyfinUrl),
+    server,
+    apiKey,
+    clock,
+    log,
+    policy,
+  };
+}
+
+export async function wireRunner(config: AgentConfig, log: Logger, cli: CliSurroundings): Promise<Runner> {
+  return new Runner(await wireEngine(config, log, cli), {
+    dataDir: config.dataDir,
+    intervalMs: config.backupIntervalSeconds * 1000,
+    startupDelayMs: config.startupDelaySeconds * 1000,
+    timeoutMs: config.jellyrollerTimeoutSeconds * 1000,
+    quietMs: ENGINE_QUIET_MS,
+    minBackupSizeBytes: config.minBackupSizeBytes,
+    keep: config.retention.keep,
+  });
+}
+
+export async function wireRestoreArchive(
+  config: AgentConfig,
+  log: Logger,
+  cli: CliSurroundings,
+): Promise<RestoreArchiveDeps> {
+  const deps = await wireEngine(config, log, cli);
+  return {
+    ...deps,
+    // As a starting replica does: the sidecar beside this container answers.
+    backUpFirst: async (signal) => {
+      const answer = await askForBackup(deps, SIDECAR_WAIT_MS, signal);
+      return answer.kind === 'answered' ? (answer.backup ?? undefined) : undefined;
+    },
+  };
 }

@@ -5,6 +5,7 @@ import { AgentError, hasCode } from '../errors.ts';
 import { planRestore, type RestoreDeps } from '../plan-restore.ts';
 import type { Candidate } from '../restore-decision.ts';
 import { retentionOf } from '../prune.ts';
+import { archiveRows, archiveTable } from '../runner/archive-list.ts';
 import { pendingRequest } from '../restore-request.ts';
 import { versionHolds } from '../retention.ts';
 import { verifyStored } from '../stage-backup.ts';
@@ -80,8 +81,12 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       row.versionHold ?? '-',
     ]),
   );
-  const text = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
-  return { text, json: { store: deps.store.describe(), backups: rows } };
+  const archives = archiveRows(catalog.jellyrollerArchives);
+  const backups = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
+  return {
+    text: `${backups}${archiveTable(archives)}`,
+    json: { store: deps.store.describe(), backups: rows, jellyrollerArchives: archives },
+  };
 }
 
 /** Checks one backup, or the candidate, as a restore would. */

@@ -40,7 +40,7 @@ describe('a replica that starts while another one runs', () => {
       expect(report).toMatchObject({ predecessor: { kind: 'answered' }, epoch: 2 } satisfies
         Partial<Restored> | object);
       expect((report as Restored).predecessor.waitedSeconds).toBeLessThan(15);
-      expect(old.sidecar.said('a replica starts and asks for a backup')).toHaveLength(1);
+      expect(old.sidecar.said('a backup is asked for')).toHaveLength(1);
 
       // It lives on, for as long as the platform likes; what it writes is measured.
       await old.write('late one');
@@ -68,7 +68,7 @@ describe('a replica that starts while another one runs', () => {
       );
       await sidecar.until('jellyfin is healthy');
       await sleep(2_500);
-      expect(sidecar.said('a replica starts and asks for a backup')).toEqual([]);
+      expect(sidecar.said('a backup is asked for')).toEqual([]);
     },
   );
 
