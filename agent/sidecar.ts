@@ -53,7 +53,7 @@ const STOP_POLL_MS = 200;
 /** A server that hangs must not use up the budget by not answering. */
 const STOP_PROBE_MS = 500;
 const STOP_RETRY_MS = 1_000;
-/** While the server closes it may write for many seconds: backups in between, this far apart or the change window if shorter. */
+/** While the server closes it may write for many seconds: backups in between, but not one after the other. */
 const STOP_MIN_GAP_MS = 3_000;
 /**
  * The port is closed and the files stand still this long, but the `-wal` is there: the server was killed. Not shorter: .NET
@@ -363,7 +363,7 @@ export class Sidecar {
    */
   async #stop(stoppedMs: number): Promise<ExitCode> {
     const { clock, disk, jellyfin, log, profile } = this.#deps;
-    const { dataDir, onChangeMs, shutdownBudgetMs } = this.#options;
+    const { dataDir, shutdownBudgetMs } = this.#options;
     const deadlineMs = stoppedMs + shutdownBudgetMs;
     if (!this.#hasSeenHealthy) {
       log.info('stopped: jellyfin never became healthy, so nobody could have written anything');
@@ -371,7 +371,6 @@ export class Sidecar {
     }
     const signal = AbortSignal.timeout(Math.max(0, Math.round(deadlineMs - clock.monotonicMs())));
     const killedAfterMs = Math.min(KILLED_AFTER_MS, shutdownBudgetMs * KILLED_AFTER_OF_BUDGET);
-    const gapMs = Math.min(STOP_MIN_GAP_MS, onChangeMs > 0 ? onChangeMs : STOP_MIN_GAP_MS);
     let failure: unknown;
     let isRefused = false;
     let lastTryMs = Number.NEGATIVE_INFINITY;
@@ -391,7 +390,7 @@ export class Sidecar {
         const isLastChance = nowMs >= deadlineMs - STOP_MIN_GAP_MS;
         if (mark === this.#storedMark) {
           if (isGone || wasKilled) return await this.#stopped(isGone, signal);
-        } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= gapMs) {
+        } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= STOP_MIN_GAP_MS) {
           lastTryMs = nowMs;
           await this.#backUp(isGone, signal, mark);
           failure = undefined;
