@@ -26,7 +26,8 @@ export function retentionOf(
 /**
  * Deletes what nothing keeps. Only the holder of `epoch` does, only after its backup is stored and read back, and both that
  * and the operator's request are asked anew before each blob: a successor may start, a person may ask, while a long list is
- * worked off (facts/peers.md hazards 29 and 31).
+ * worked off (facts/peers.md hazards 29 and 31). A request that is replaced while a start reads its backup no longer protects that
+ * one: the start finds it gone and plans anew, with the new request.
  * @throws AgentError What the store says. What was not deleted until then is decided anew by the next backup.
  */
 export async function prune(

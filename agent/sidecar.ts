@@ -161,7 +161,7 @@ export class Sidecar {
 
   async #stop(stoppedMs: number): Promise<ExitCode> {
     const { heartbeat, line, log } = this.#deps;
-    const { dataDir, onChangeMs, shutdownBudgetMs } = this.#options;
+    const { dataDir, shutdownBudgetMs } = this.#options;
     const why = this.#hasSeenHealthy ? undefined : await this.#whyNothingToStore();
     if (why !== undefined) {
       log.info(`stopped: ${why}`);
@@ -177,7 +177,7 @@ export class Sidecar {
         this.#tickMs = nowMs;
       },
     };
-    return stopSequence(deps, { dataDir, onChangeMs, shutdownBudgetMs, stoppedMs });
+    return stopSequence(deps, { dataDir, shutdownBudgetMs, stoppedMs });
   }
 
   /** One backup now, without a loop. */

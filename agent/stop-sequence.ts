@@ -24,8 +24,6 @@ export interface StopDeps {
 
 export interface StopOptions {
   dataDir: string;
-  /** The change window; 0: none. */
-  onChangeMs: number;
   shutdownBudgetMs: number;
   /** When SIGTERM came; monotonic. */
   stoppedMs: number;
@@ -35,7 +33,7 @@ const STOP_POLL_MS = 200;
 /** A server that hangs must not use up the budget by not answering. */
 const STOP_PROBE_MS = 500;
 const STOP_RETRY_MS = 1_000;
-/** While the server closes it may write for many seconds: backups in between, this far apart or the change window if shorter. */
+/** While the server closes it may write for many seconds: backups in between, but not one after the other. */
 const STOP_MIN_GAP_MS = 3_000;
 /**
  * The port is closed and the files stand still this long, but the `-wal` is there: the server was killed. Not shorter: .NET
@@ -52,11 +50,10 @@ const KILLED_AFTER_OF_BUDGET = 0.8;
  */
 export async function stopSequence(deps: StopDeps, options: StopOptions): Promise<ExitCode> {
   const { clock, database, disk, heartbeat, jellyfin, log, profile, runs } = deps;
-  const { dataDir, onChangeMs, shutdownBudgetMs, stoppedMs } = options;
+  const { dataDir, shutdownBudgetMs, stoppedMs } = options;
   const deadlineMs = stoppedMs + shutdownBudgetMs;
   const signal = AbortSignal.timeout(Math.max(0, Math.round(deadlineMs - clock.monotonicMs())));
   const killedAfterMs = Math.min(KILLED_AFTER_MS, shutdownBudgetMs * KILLED_AFTER_OF_BUDGET);
-  const gapMs = onChangeMs > 0 ? Math.min(STOP_MIN_GAP_MS, onChangeMs) : STOP_MIN_GAP_MS;
   let failure: unknown;
   let isRefused = false;
   let lastTryMs = Number.NEGATIVE_INFINITY;
@@ -80,7 +77,7 @@ export async function stopSequence(deps: StopDeps, options: StopOptions): Promis
       if (mark === runs.storedMark) {
         if (isGone || wasKilled) return await stopped(deps, isGone, signal);
         if (requested !== undefined) await heartbeat.answer(requested, runs.lastStored, signal);
-      } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= gapMs) {
+      } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= STOP_MIN_GAP_MS) {
         lastTryMs = nowMs;
         await runs.backUp({ cleanStop: isGone, retain: false }, signal, mark);
         failure = undefined;

@@ -204,6 +204,8 @@ class Life {
         return;
       case 'request': {
         const one = all[step.which % (all.length || 1)];
+        // Whoever changes the wish while a start reads the old one gets a start that plans anew; the old one is not kept for it.
+        if (one) this.#readers = this.#readers.filter(({ name }) => name !== requested);
         if (one) await writeRequest(this.#store, one.item.name, new Date(this.nowMs));
         return;
       }

@@ -56,12 +56,17 @@ function longestBackupMs(sidecar: Sidecar, killedMs: number): number {
 /** Timers are late on a machine with more processes than cores. */
 const LATE_MS = 500;
 
+/** The stop sequence leaves so much between two backups; a window that is shorter is not kept while it stops. */
+const STOP_GAP_MS = 3_000;
+
 /**
  * What the README promises: the change window, and twice a backup where backups take longer than half of it (on a busy test
  * machine, with a window of a second, they do). Once a backup in any case: one may take longer than the one before.
  */
-const boundMs = (windowMs: number, backupMs: number) =>
-  windowMs + (backupMs > windowMs / 2 ? 2 * backupMs : backupMs) + LATE_MS;
+const boundMs = (windowMs: number, graceMs: number, backupMs: number) =>
+  Math.max(windowMs, Math.min(graceMs, STOP_GAP_MS)) +
+  (backupMs > windowMs / 2 ? 2 * backupMs : backupMs) +
+  LATE_MS;
 
 /**
  * One line of replicas under steady writes, each started from the backups of the one before. The change window, how long
@@ -111,7 +116,7 @@ export async function stopCuts(rounds: number, maxGraceMs: number): Promise<Stop
       closingMs,
       backupMs,
       lostMs: lost.length === 0 ? 0 : killedMs - Math.max(healthyMs, Math.min(...lost)),
-      boundMs: boundMs(windowMs, backupMs),
+      boundMs: boundMs(windowMs, graceMs, backupMs),
       written: written.length,
       isWhole,
     });
