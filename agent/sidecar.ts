@@ -365,6 +365,7 @@ export class Sidecar {
     let isRefused = false;
     let lastTryMs = Number.NEGATIVE_INFINITY;
     let stillSince: { mark: string; ms: number } | undefined;
+    let lastSeen: string | undefined;
     for (;;) {
       const nowMs = (this.#tickMs = clock.monotonicMs());
       let pauseMs = STOP_POLL_MS;
@@ -374,6 +375,7 @@ export class Sidecar {
         // Before the files are looked at: what is written between the two looks is then seen by the second.
         await this.#lookAtWal(true);
         const { mark } = await observe(disk, dataDir, profile);
+        lastSeen = mark;
         const isGone = isRefused && this.#isDatabaseClosed;
         if (stillSince?.mark !== mark || !isRefused) stillSince = { mark, ms: nowMs };
         const wasKilled = isRefused && nowMs - stillSince.ms >= killedAfterMs;
@@ -397,7 +399,8 @@ export class Sidecar {
       if (signal.aborted || clock.monotonicMs() >= deadlineMs) break;
       await clock.sleep(pauseMs, signal);
     }
-    if (this.#isUnconfigured && failure === undefined) return EXIT.done;
+    // Only if nothing was written since that was found: the wizard may have been completed right before the stop.
+    if (this.#isUnconfigured && failure === undefined && lastSeen === this.#storedMark) return EXIT.done;
     const reason = failure ?? budgetError(isRefused);
     log.error('final backup failed', { exitCodeOfCause: exitCodeOf(reason), ...errorFields(reason) });
     return EXIT.finalBackup;
