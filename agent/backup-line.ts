@@ -259,7 +259,17 @@ export class BackupLine {
         await this.#requireEpoch(epoch, signal);
         const placement = collapse === undefined ? 'line' : 'quarantine';
         const backup = await put(placement, collapse);
-        if (collapse === undefined) return { kind: 'published', mark, backup };
+        if (collapse === undefined) {
+          const late = await this.#lateReason(epoch, backup, signal);
+          if (late === undefined) return { kind: 'published', mark, backup };
+          this.#isFenced = true;
+          log.error('fenced: a newer replica restored while this backup was being published', {
+            backup: backup.name,
+            reason: late,
+            hint: `to go back to it: agent restore-request ${backup.name}`,
+          });
+          return { kind: 'beside_line', mark, backup, placement: 'tail', reason: late };
+        }
         log.error('backup quarantined', {
           backup: backup.name,
           reason: collapse,
@@ -283,6 +293,24 @@ export class BackupLine {
       hint: `to put it on the line: agent release ${backup.name}`,
     });
     return { kind: 'beside_line', mark, backup, placement: 'tail', reason };
+  }
+
+  /**
+   * A successor may take the epoch between the check and the commit, and list the store before the commit: then it does not
+   * know this backup, whatever we tell people. Whoever takes the epoch from now on lists after the commit.
+   * @returns Why the backup may not be on the line; `undefined` when it is.
+   */
+  async #lateReason(
+    epoch: number,
+    backup: PublishedBackup,
+    signal?: AbortSignal,
+  ): Promise<string | undefined> {
+    const state = (await readEpoch(this.#deps.store, signal))?.state;
+    if (state === undefined || state.epoch <= epoch) return undefined;
+    const cut = state.line.find((entry) => entry.epoch === epoch);
+    // Null: the successor has not chosen yet. It may have listed before or after: not known, so not promised.
+    const isOnLine = cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
+    return isOnLine ? undefined : `epoch ${String(state.epoch)} was taken while it was being published`;
   }
 
   /** One tail for each fenced replica: its newest holds all of the one before. */
