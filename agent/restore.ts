@@ -1,5 +1,5 @@
 import { candidatesOf, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
-import { nameOf, readCatalog, type Catalog } from './catalog.ts';
+import { everything, nameOf, readCatalog, type Catalog } from './catalog.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { errorFields } from './log.ts';
 import { moveIntoPlace } from './move-into-place.ts';
@@ -112,6 +112,10 @@ class Restoration {
       (candidate) => !passedOver.includes(nameOf(candidate)),
     );
     const [newest] = candidates;
+    if (newest === undefined && this.#chosen === undefined && everything(catalog).length > 0) {
+      // The plan found none. Planned anew, this is a start over backups that only a person may choose from.
+      throw new AgentError('backup_missing', 'backups appeared beside the line while the epoch was taken');
+    }
     if (newest === undefined || nameOf(newest) === this.#chosen?.staged.name) return;
     this.#deps.log.info('a newer backup appeared', { backup: nameOf(newest) });
     await this.#stage(candidates, cleanFirst);
