@@ -52,6 +52,8 @@ export type BackupOutcome =
 
 interface Position {
   epoch: number;
+  /** Of the start that took the epoch: after the state was deleted by hand, another start can have taken the same number. */
+  holder: string;
   nextSequence: number;
   /** Of the newest backup on the line, whoever made it. */
   counts: Partial<Counts> | undefined;
@@ -186,6 +188,7 @@ export class BackupLine {
     this.#lastName ??= marker.restoredFrom?.endsWith('.tar.zst') === true ? marker.restoredFrom : undefined;
     return {
       epoch: marker.epoch,
+      holder: marker.holder,
       nextSequence: Math.max(0, ...own.map((backup) => backup.sequence)) + 1,
       counts: countsOf(lineOf(catalog, state)[0]),
     };
@@ -248,7 +251,7 @@ export class BackupLine {
           sequence,
           ...(reason === undefined ? {} : { reason }),
           beforeCommit: async (abort) => {
-            if (placement !== 'tail') await this.#requireEpoch(epoch, abort);
+            if (placement !== 'tail') await this.#requireEpoch(position, abort);
           },
         },
         signal,
@@ -256,11 +259,11 @@ export class BackupLine {
     };
     if (!this.#isFenced) {
       try {
-        await this.#requireEpoch(epoch, signal);
+        await this.#requireEpoch(position, signal);
         const placement = collapse === undefined ? 'line' : 'quarantine';
         const backup = await put(placement, collapse);
         if (collapse === undefined) {
-          const late = await this.#lateReason(epoch, backup, signal);
+          const late = await this.#lateReason(position, backup, signal);
           if (late === undefined) return { kind: 'published', mark, backup };
           this.#isFenced = true;
           log.error('fenced: a newer replica restored while this backup was being published', {
@@ -301,15 +304,17 @@ export class BackupLine {
    * @returns Why the backup may not be on the line; `undefined` when it is.
    */
   async #lateReason(
-    epoch: number,
+    { epoch, holder }: Position,
     backup: PublishedBackup,
     signal?: AbortSignal,
   ): Promise<string | undefined> {
     const state = (await readEpoch(this.#deps.store, signal))?.state;
-    if (state === undefined || state.epoch <= epoch) return undefined;
+    if (state === undefined || state.epoch < epoch) return undefined;
+    if (state.epoch === epoch && state.holder === holder) return undefined;
     const cut = state.line.find((entry) => entry.epoch === epoch);
     // Null: the successor has not chosen yet. It may have listed before or after: not known, so not promised.
-    const isOnLine = cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
+    const isOnLine =
+      cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
     return isOnLine ? undefined : `epoch ${String(state.epoch)} was taken while it was being published`;
   }
 
@@ -328,10 +333,13 @@ export class BackupLine {
   }
 
   /** @throws FencedError When a newer replica took the epoch. */
-  async #requireEpoch(epoch: number, signal?: AbortSignal): Promise<void> {
-    const { clock, holder, log, store } = this.#deps;
+  async #requireEpoch({ epoch, holder }: Position, signal?: AbortSignal): Promise<void> {
+    const { clock, log, store } = this.#deps;
     const held = await readEpoch(store, signal);
-    if (held?.state.epoch === epoch) return;
+    if (held?.state.epoch === epoch) {
+      if (held.state.holder === holder) return;
+      throw new FencedError(`another start holds epoch ${String(epoch)}: the state had been deleted by hand`);
+    }
     if (held !== undefined && held.state.epoch > epoch) {
       throw new FencedError(
         `epoch ${String(epoch)} has passed, the current one is ${String(held.state.epoch)}`,
@@ -355,7 +363,7 @@ export class BackupLine {
     const { log, store } = this.#deps;
     const catalog = await readCatalog(store, signal);
     const held = await readEpoch(store, signal);
-    if (held?.state.epoch !== position.epoch) return;
+    if (held?.state.epoch !== position.epoch || held.state.holder !== position.holder) return;
     for (const verdict of retentionOf(catalog, held.state, this.#options.retention)) {
       if (verdict.keep) continue;
       await store.remove(verdict.backup.item.name, verdict.backup.item.etag, signal);
