@@ -1,7 +1,15 @@
 import { collapseReason, type Counts } from './checks.ts';
 import { readCatalog, type Catalog, type StoredBackup } from './catalog.ts';
 import type { RetentionPolicy } from './config.ts';
-import { lineOf, readEpoch, reassertEpoch, recordRestored, takeEpoch, type EpochState } from './epoch.ts';
+import {
+  lineOf,
+  newestNamed,
+  readEpoch,
+  reassertEpoch,
+  recordRestored,
+  takeEpoch,
+  type EpochState,
+} from './epoch.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { errorFields, type Logger } from './log.ts';
 import type { Clock, Disk } from './ports.ts';
@@ -345,16 +353,14 @@ export class BackupLine {
         `epoch ${String(epoch)} has passed, the current one is ${String(held.state.epoch)}`,
       );
     }
+    const catalog = await readCatalog(store, signal);
+    const newest = newestNamed(catalog);
+    if (newest > epoch)
+      throw new FencedError(`epoch ${String(epoch)} has passed, ${String(newest)} has backups`);
     // Deleted or set back by hand: the volume's epoch is still the newest known.
     log.warn('the epoch was missing or set back: written anew', { epoch });
     const who = { holder, takenUtc: clock.now().toISOString() };
-    const isOurs = await reassertEpoch(
-      store,
-      held,
-      await readCatalog(store, signal),
-      { epoch, ...who },
-      signal,
-    );
+    const isOurs = await reassertEpoch(store, held, catalog, { epoch, ...who }, signal);
     if (!isOurs) throw new FencedError('another replica wrote the epoch at the same moment');
   }
 

@@ -1,4 +1,4 @@
-import { candidatesOf, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
+import { candidatesOf, newestNamed, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
 import { everything, nameOf, readCatalog, type Catalog } from './catalog.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { errorFields } from './log.ts';
@@ -73,6 +73,8 @@ class Restoration {
       );
       log.info('epoch taken', { epoch: held.state.epoch });
       catalog = await readCatalog(store, this.#signal);
+      // Only after the state was deleted by hand: somebody has published in this epoch already.
+      if (newestNamed(catalog) >= held.state.epoch) continue;
       if (this.#isRequested()) await this.#putOnLine();
       else await this.#stageIfNewer(held, catalog, cleanFirst);
       const recorded = await recordRestored(
