@@ -197,7 +197,7 @@ export class BackupLine {
     return {
       epoch: marker.epoch,
       holder: marker.holder,
-      nextSequence: Math.max(0, ...own.map((backup) => backup.sequence)) + 1,
+      nextSequence: Math.max(marker.lastSequence ?? 0, ...own.map((backup) => backup.sequence)) + 1,
       counts: countsOf(lineOf(catalog, state)[0]),
     };
   }
@@ -250,6 +250,7 @@ export class BackupLine {
       // two blobs with one number would have to be told apart by a clock.
       const sequence = position.nextSequence;
       position.nextSequence += 1;
+      await this.#noteSequence(sequence);
       return publish(
         this.#deps,
         {
@@ -304,6 +305,14 @@ export class BackupLine {
       hint: `to put it on the line: agent release ${backup.name}`,
     });
     return { kind: 'beside_line', mark, backup, placement: 'tail', reason };
+  }
+
+  /** For a sidecar that restarts on this volume: the commit of the one before it may still be under way. */
+  async #noteSequence(lastSequence: number): Promise<void> {
+    const { disk } = this.#deps;
+    const marker = await readMarker(disk, this.#options.dataDir);
+    if (marker === undefined || marker === 'unreadable') return;
+    await writeMarker(disk, this.#options.dataDir, { ...marker, lastSequence });
   }
 
   /**

@@ -15,6 +15,8 @@ export interface VolumeMarker {
   /** Jellyfin answered `Healthy` on this volume: what lies here is more than a half-finished migration. */
   seenHealthyUtc?: string;
   jellyfinVersion?: string;
+  /** The newest sequence number that was handed out on this volume, whether or not its backup was stored. */
+  lastSequence?: number;
   serverId?: string;
 }
 
