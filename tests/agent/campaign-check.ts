@@ -16,8 +16,13 @@ function takenAt(history: History, start: Start): number {
 }
 
 /** Epochs whose start carried out what a person had asked for: from there on older backups may rightly be the newest. */
-function rewinds(history: History): { epoch: number; at: number; to: { epoch: number; upTo: number | null } | undefined }[] {
-  const found = new Map<string, { epoch: number; at: number; to: { epoch: number; upTo: number | null } | undefined }>();
+function rewinds(
+  history: History,
+): { epoch: number; at: number; to: { epoch: number; upTo: number | null } | undefined }[] {
+  const found = new Map<
+    string,
+    { epoch: number; at: number; to: { epoch: number; upTo: number | null } | undefined }
+  >();
   for (const { at, state } of history.epochs) {
     if (state.consumedRequest === undefined || found.has(state.consumedRequest)) continue;
     found.set(state.consumedRequest, { epoch: state.epoch, at, to: state.line.at(-1) });
@@ -50,11 +55,17 @@ function realStates(history: History): string[] {
     const own = start.state.at(-1);
     const replica = own === undefined ? undefined : history.replicas.get(own.replica);
     const isReal =
-      own === undefined || (replica !== undefined && own.rows <= replica.rows && sameState(replica.base, start.state.slice(0, -1)));
-    if (!isReal) problems.push(`r${start.replica} started with ${show(start.state)}, which no replica ever had`);
+      own === undefined ||
+      (replica !== undefined &&
+        own.rows <= replica.rows &&
+        sameState(replica.base, start.state.slice(0, -1)));
+    if (!isReal)
+      problems.push(`r${start.replica} started with ${show(start.state)}, which no replica ever had`);
     const source = named(history, start.restoredFrom);
     if (start.action === 'restored' && source !== undefined && !sameState(source.state, start.state))
-      problems.push(`r${start.replica} restored ${source.name} with ${show(source.state)}, and has ${show(start.state)}`);
+      problems.push(
+        `r${start.replica} restored ${source.name} with ${show(source.state)}, and has ${show(start.state)}`,
+      );
     if (start.action === 'restored' && source === undefined)
       problems.push(`r${start.replica} restored ${String(start.restoredFrom)}, which nobody published`);
   }
@@ -88,7 +99,8 @@ function nothingLost(history: History): string[] {
 /** What was on the line and is gone had a newer one above it when it was deleted. */
 function nothingDeleted(history: History): string[] {
   const problems: string[] = [];
-  const isNewer = (a: Commit, b: Commit) => a.epoch > b.epoch || (a.epoch === b.epoch && a.sequence > b.sequence);
+  const isNewer = (a: Commit, b: Commit) =>
+    a.epoch > b.epoch || (a.epoch === b.epoch && a.sequence > b.sequence);
   const stored = new Set(history.final.stored);
   for (const commit of history.commits) {
     if (stored.has(commit.name)) continue;
@@ -139,7 +151,9 @@ function epochs(history: History): string[] {
     highest = Math.max(highest, state.epoch);
     previous = { at, epoch: state.epoch };
     const holder = holders.get(state.epoch);
-    if (holder !== undefined && holder !== replica)
+    // Nothing tells a start of an epoch that was lost before anything was published in it; the loser is fenced.
+    const isLost = history.epochDeletions.some((deleted) => deleted < at);
+    if (holder !== undefined && holder !== replica && !isLost)
       problems.push(`r${holder} and r${replica} both took epoch ${state.epoch}`);
     holders.set(state.epoch, replica);
     const numbers = state.line.map((entry) => entry.epoch);
@@ -149,7 +163,7 @@ function epochs(history: History): string[] {
   const seen = new Map<number, Start>();
   for (const start of generations(history)) {
     const other = seen.get(start.epoch);
-    if (other !== undefined)
+    if (other !== undefined && history.epochDeletions.length === 0)
       problems.push(`r${other.replica} and r${start.replica} both started in epoch ${start.epoch}`);
     seen.set(start.epoch, start);
   }
@@ -170,26 +184,35 @@ function uniqueNumbers(history: History): string[] {
 
 /** From the oldest to the newest backup on the line, each holds all of the one before. */
 function oneSequence(history: History): string[] {
+  // The cuts are gone with the epoch's blob.
+  if (history.epochDeletions.length > 0) return [];
   const line = history.final.line.flatMap((name) => named(history, name) ?? []).reverse();
   return line.flatMap((commit, index) => {
     const before = line[index - 1];
     if (before === undefined || contains(commit.state, before.state)) return [];
-    return [`on the line ${commit.name} (${show(commit.state)}) follows ${before.name} (${show(before.state)})`];
+    return [
+      `on the line ${commit.name} (${show(commit.state)}) follows ${before.name} (${show(before.state)})`,
+    ];
   });
 }
 
 function neverEmptier(history: History): string[] {
   // What the first backup of all holds is the measure, however little it is.
   const wasFull = (commit: Commit) => {
-    const own = history.commits.find((one) => one.replica === commit.replica && one.at < commit.at && one.placement === 'line');
+    const own = history.commits.find(
+      (one) => one.replica === commit.replica && one.at < commit.at && one.placement === 'line',
+    );
     const start = history.starts.find(({ replica }) => replica === commit.replica);
     return (own ?? named(history, start?.restoredFrom ?? null))?.worth === 'full';
   };
   const isEmptier = (commit: Commit) =>
-    commit.worth === 'unconfigured' || (commit.worth === 'lost_library' && commit.placement === 'line' && wasFull(commit));
+    commit.worth === 'unconfigured' ||
+    (commit.worth === 'lost_library' && commit.placement === 'line' && wasFull(commit));
   const problems = history.commits
     .filter(isEmptier)
-    .map((commit) => `${commit.name} was published (${commit.placement}) by a server that is ${commit.worth}`);
+    .map(
+      (commit) => `${commit.name} was published (${commit.placement}) by a server that is ${commit.worth}`,
+    );
   for (const start of generations(history)) {
     const full = history.commits.find(
       (one) => one.placement === 'line' && one.worth === 'full' && one.at < takenAt(history, start),
@@ -206,7 +229,8 @@ function honestStops(history: History): string[] {
   for (const stop of history.stops) {
     if (stop.exitCode !== 0) continue;
     for (const start of generations(history)) {
-      if (start.epoch <= stop.epoch || start.at < stop.at || isVoid(history, stop.epoch, stop.at, start)) continue;
+      if (start.epoch <= stop.epoch || start.at < stop.at || isVoid(history, stop.epoch, stop.at, start))
+        continue;
       if (!contains(start.state, stop.state))
         problems.push(
           `r${stop.replica} stopped with exit code 0 and ${show(stop.state)}, and r${start.replica} started with ${show(start.state)}`,
@@ -226,9 +250,12 @@ function rewindsHold(history: History): string[] {
       const isLater = all.some((other) => other.epoch > epoch && other.epoch <= start.epoch);
       const lostState = history.epochDeletions.some((deleted) => deleted > at && deleted < start.at);
       if (start.epoch < epoch || isLater || lostState || source === undefined || to === undefined) continue;
-      const isBelow = source.epoch < to.epoch || (source.epoch === to.epoch && source.sequence <= (to.upTo ?? Infinity));
+      const isBelow =
+        source.epoch < to.epoch || (source.epoch === to.epoch && source.sequence <= (to.upTo ?? Infinity));
       if (!isBelow && source.epoch < epoch)
-        problems.push(`r${start.replica} restored ${source.name}, newer than what was asked for in epoch ${epoch}`);
+        problems.push(
+          `r${start.replica} restored ${source.name}, newer than what was asked for in epoch ${epoch}`,
+        );
     }
   }
   return problems;

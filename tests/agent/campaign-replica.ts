@@ -4,14 +4,14 @@ import { TarZstd } from '../../agent/adapters/tar-zstd.ts';
 import { BackupLine } from '../../agent/backup-line.ts';
 import { AgentError, exitCodeOf } from '../../agent/errors.ts';
 import { createLogger } from '../../agent/log.ts';
-import type { Clock, DatabaseEngine, Disk } from '../../agent/ports.ts';
+import type { BlobStore, Clock, DatabaseEngine, Disk } from '../../agent/ports.ts';
 import type { RestoreDeps } from '../../agent/plan-restore.ts';
 import { JELLYFIN } from '../../agent/profile.ts';
 import { restoreVolume, type RestoreReport } from '../../agent/restore.ts';
 import { withRetry } from '../../agent/retry.ts';
 import { Sidecar } from '../../agent/sidecar.ts';
 import { Snapshotter } from '../../agent/snapshot.ts';
-import { makeTempDir } from '../support/temp-dir.ts';
+import { makeTempDir, memoryTempParent } from '../support/temp-dir.ts';
 import type { History, State, Worth } from './campaign-history.ts';
 import { Actor, Killed, type Time } from './campaign-scheduler.ts';
 import { Server, settle } from './campaign-server.ts';
@@ -25,9 +25,13 @@ export interface ReplicaWorld extends StoreWorld {
   readonly history: History;
   /** The number of the step. */
   readonly at: number;
+  /** How the store lies to this process. */
+  lie(store: BlobStore, process: { replica: Replica; role: Role }): BlobStore;
   random(): number;
   note(line: string): void;
 }
+
+export type Role = 'init' | 'sidecar';
 
 /** What a backup that is committed now holds. */
 export interface Carried {
@@ -59,7 +63,8 @@ export class Replica {
   constructor(world: ReplicaWorld, id: number) {
     this.#world = world;
     this.id = id;
-    this.dataDir = makeTempDir('campaign');
+    // Half of a history's time went into flushes; no power cut happens here.
+    this.dataDir = makeTempDir('campaign', memoryTempParent());
   }
 
   get name(): string {
@@ -84,13 +89,14 @@ export class Replica {
     await actor.start(async () => {
       try {
         const options = { dataDir: this.dataDir, imageVersion: '10.11.11' };
-        this.#boot(await restoreVolume(this.#depsOf(actor), options));
+        this.#boot(await restoreVolume(this.#depsOf(actor, 'init'), options));
       } catch (error) {
         if (error instanceof Killed) return;
         this.phase = 'failed';
         this.failure = error instanceof AgentError ? `${error.code}: ${error.message}` : String(error);
         this.#world.note(`${this.name} restore failed: ${this.failure}`);
-        if (!(error instanceof AgentError)) this.#world.history.bugs.push(`${actor.name}: ${String((error as Error).stack)}`);
+        if (!(error instanceof AgentError))
+          this.#world.history.bugs.push(`${actor.name}: ${String((error as Error).stack)}`);
       }
     });
   }
@@ -110,7 +116,8 @@ export class Replica {
         this.#stopped(exitCode);
       } catch (error) {
         if (error instanceof Killed) return;
-        if (!(error instanceof AgentError)) history.bugs.push(`${actor.name}: ${String((error as Error).stack)}`);
+        if (!(error instanceof AgentError))
+          history.bugs.push(`${actor.name}: ${String((error as Error).stack)}`);
         note(`${actor.name} ended: ${String(error)}`);
         this.#stopped(exitCodeOf(error));
       }
@@ -150,7 +157,9 @@ export class Replica {
     this.epoch = report.epoch;
     // A restart right after the last write of a restore finds it complete: for everybody else that is the same start.
     const done = isNew ? 'first_boot' : 'restored';
-    const own = history.epochs.filter(({ replica, state }) => replica === this.id && state.epoch === this.epoch);
+    const own = history.epochs.filter(
+      ({ replica, state }) => replica === this.id && state.epoch === this.epoch,
+    );
     history.starts.push({
       at,
       recordedAt: own.at(-1)?.at ?? at,
@@ -161,17 +170,19 @@ export class Replica {
       state: this.server.base,
     });
     this.phase = 'running';
-    note(`${this.name} ${isFirst ? done : 'kept'} in epoch ${this.epoch} from ${String(report.restoredFrom)}`);
+    note(
+      `${this.name} ${isFirst ? done : 'kept'} in epoch ${this.epoch} from ${String(report.restoredFrom)}`,
+    );
   }
 
-  #newProcess(role: string): Actor {
+  #newProcess(role: Role): Actor {
     this.#processes += 1;
     return (this.process = new Actor(`${this.name}.${role}${this.#processes}`, this.#world.time));
   }
 
   #sidecarOf(actor: Actor, server: Server): Sidecar {
     const { dataDir } = this;
-    const deps = this.#depsOf(actor);
+    const deps = this.#depsOf(actor, 'sidecar');
     const snapshotter = new Snapshotter(deps, { dataDir, includeBulk: true });
     const retention = { keep: 2, daily: 0, weekly: 0, monthly: 0 };
     const line = new BackupLine({ ...deps, snapshotter, minBackupSizeBytes: 0 }, { dataDir, retention });
@@ -189,15 +200,18 @@ export class Replica {
     );
   }
 
-  #depsOf(actor: Actor): RestoreDeps {
+  #depsOf(actor: Actor, role: Role): RestoreDeps {
     const world = this.#world;
     const clock: Clock = {
       now: () => new Date(BEGIN_MS + world.time.ms + this.skewMs),
       monotonicMs: () => world.time.ms,
       sleep: (ms, signal) => actor.sleep(ms, signal),
     };
-    const log = createLogger(actor.name, (line) => this.#onLog(actor, JSON.parse(line) as Record<string, unknown>));
-    const store = gatedStore(world, actor, () => this.#carried);
+    const log = createLogger(actor.name, (line) =>
+      this.#onLog(actor, JSON.parse(line) as Record<string, unknown>),
+    );
+    const gated = gatedStore(world, actor, () => this.#carried);
+    const store = world.lie(gated, { replica: this, role });
     return {
       store: withRetry(store, { policy: { max: 2, backoffMs: 0 }, clock, log }),
       archiver: new TarZstd(),
@@ -213,7 +227,8 @@ export class Replica {
   #onLog(actor: Actor, { level, msg, backup, unchanged, err }: Record<string, unknown>): void {
     const { at, history, note } = this.#world;
     if (actor.isDead) return;
-    if (level !== 'info') note(`${actor.name} ${String(level)}: ${String(msg)} ${err === undefined ? '' : JSON.stringify(err)}`);
+    if (level !== 'info')
+      note(`${actor.name} ${String(level)}: ${String(msg)} ${err === undefined ? '' : JSON.stringify(err)}`);
     if (!String(msg).startsWith('last_backup_utc=') || unchanged === true) return;
     history.acknowledged.push({ at, name: String(backup) });
     note(`${actor.name} acknowledged ${String(backup)}`);

@@ -15,7 +15,12 @@ import type { State, Worth } from './campaign-history.ts';
 /** Enough for a collapse to be seen (`from` in profile.ts). */
 const ITEMS = 24;
 /** What these histories do not look at; each file more is read, hashed and flushed in every step. */
-const LEFT_OUT = ['config/branding.xml', 'config/encoding.xml', 'config/network.xml', 'config/logging.default.json'];
+const LEFT_OUT = [
+  'config/branding.xml',
+  'config/encoding.xml',
+  'config/network.xml',
+  'config/logging.default.json',
+];
 const SETTLED = new Date('2026-01-01T00:00:00Z');
 
 let template: string | undefined;
@@ -23,7 +28,9 @@ let template: string | undefined;
 /** The folder of a server whose wizard nobody has completed yet. */
 function unconfiguredTree(): string {
   if (template !== undefined) return template;
-  const { databaseFile, dir, pluginDatabaseFile } = createJellyfinTree(makeTempDir('template'), { isConfigured: false });
+  const { databaseFile, dir, pluginDatabaseFile } = createJellyfinTree(makeTempDir('template'), {
+    isConfigured: false,
+  });
   for (const file of [pluginDatabaseFile, ...LEFT_OUT.map((path) => join(dir, path))]) rmSync(file);
   const database = openAsJellyfin(databaseFile);
   database.exec('CREATE TABLE ancestry (replica INTEGER NOT NULL, n INTEGER NOT NULL)');
@@ -40,12 +47,16 @@ const settingsOf = (dataDir: string) => join(dataDir, 'config/system.xml');
  */
 function readState(database: DatabaseSync): State {
   const rows = database
-    .prepare('SELECT replica, count(*) AS rows, max(n) AS last FROM ancestry GROUP BY replica ORDER BY min(rowid)')
+    .prepare(
+      'SELECT replica, count(*) AS rows, max(n) AS last FROM ancestry GROUP BY replica ORDER BY min(rowid)',
+    )
     .all();
   return rows.map((row) => {
     const segment = { replica: Number(row['replica']), rows: Number(row['rows']) };
     if (segment.rows !== row['last'])
-      throw new Error(`of replica ${segment.replica} there are ${segment.rows} rows up to ${String(row['last'])}`);
+      throw new Error(
+        `of replica ${segment.replica} there are ${segment.rows} rows up to ${String(row['last'])}`,
+      );
     return segment;
   });
 }
@@ -69,7 +80,8 @@ export class Server implements JellyfinServer {
     this.#ledger = new Ledger(this.#database, random);
     this.base = readState(this.#database);
     this.worth = this.#isSetUp() ? 'full' : 'unconfigured';
-    this.isNew = this.#database.prepare('SELECT 1 FROM BaseItems').get() === undefined && this.worth === 'unconfigured';
+    this.isNew =
+      this.#database.prepare('SELECT 1 FROM BaseItems').get() === undefined && this.worth === 'unconfigured';
   }
 
   health(): Promise<JellyfinHealth> {

@@ -4,7 +4,6 @@ import { EPOCH_BLOB, lineOf, readEpoch, type EpochState } from '../../agent/epoc
 import type { BlobStore } from '../../agent/ports.ts';
 import { writeRequest } from '../../agent/restore-request.ts';
 import { Choices, type Tape } from './campaign-choices.ts';
-import { broken } from './campaign-check.ts';
 import { emptyHistory, type History } from './campaign-history.ts';
 import { BEGIN_MS, Replica, type Carried, type ReplicaWorld } from './campaign-replica.ts';
 import type { Fate, Step } from './campaign-scheduler.ts';
@@ -21,7 +20,7 @@ export interface HistoryOptions {
   /** Actions before everything ends. @default 60 */
   length?: number;
   /** How the store lies to a process, for the variants that must be caught. */
-  lie?: (store: BlobStore, process: { replica: Replica; role: 'init' | 'sidecar' }) => BlobStore;
+  lie?: ReplicaWorld['lie'];
 }
 
 export interface Outcome {
@@ -46,12 +45,12 @@ class World implements ReplicaWorld {
   readonly trace: string[] = [];
   readonly replicas: Replica[] = [];
   readonly choices: Choices;
-  readonly lie: HistoryOptions['lie'];
+  readonly lie: ReplicaWorld['lie'];
   at = 0;
 
   constructor(options: HistoryOptions, choices: Choices) {
     this.inner = options.store;
-    this.lie = options.lie;
+    this.lie = options.lie ?? ((store) => store);
     this.choices = choices;
   }
 
@@ -72,12 +71,24 @@ class World implements ReplicaWorld {
     const { at, history } = this;
     const replica = Number(/^r(\d+)/.exec(effect.by.name)?.[1]);
     if (effect.kind === 'put' && effect.name === EPOCH_BLOB)
-      history.epochs.push({ at, replica, state: JSON.parse(Buffer.from(effect.bytes).toString()) as EpochState });
+      history.epochs.push({
+        at,
+        replica,
+        state: JSON.parse(Buffer.from(effect.bytes).toString()) as EpochState,
+      });
     if (effect.kind === 'remove') history.removals.push({ at, name: effect.name, replica });
     const parsed = effect.kind === 'commit' ? parseBackupName(effect.name) : undefined;
     if (effect.kind !== 'commit' || parsed === undefined) return;
     const { epoch, placement, sequence } = parsed;
-    history.commits.push({ at, name: effect.name, placement, epoch, sequence, replica, ...(effect.carried as Carried) });
+    history.commits.push({
+      at,
+      name: effect.name,
+      placement,
+      epoch,
+      sequence,
+      replica,
+      ...(effect.carried as Carried),
+    });
   }
 
   get alive(): Replica[] {
@@ -226,7 +237,10 @@ function possible(world: World): (readonly [number, Action])[] {
       has(world.alive, 2),
       () => act(world, world.alive, 'is paused', ({ process }) => process && (process.isPaused = true)),
     ],
-    [has(paused, 2), () => act(world, paused, 'goes on', ({ process }) => process && (process.isPaused = false))],
+    [
+      has(paused, 2),
+      () => act(world, paused, 'goes on', ({ process }) => process && (process.isPaused = false)),
+    ],
     [has(world.stray, 3), () => world.arrive(choices.below(world.stray.length))],
     [
       2,
@@ -274,7 +288,12 @@ function possible(world: World): (readonly [number, Action])[] {
   ];
 }
 
-function act(world: World, among: readonly Replica[], what: string, action: (replica: Replica) => void): void {
+function act(
+  world: World,
+  among: readonly Replica[],
+  what: string,
+  action: (replica: Replica) => void,
+): void {
   const replica = world.choices.pick(among);
   world.at += 1;
   world.note(`${replica.name} ${what}`);
@@ -285,7 +304,9 @@ function act(world: World, among: readonly Replica[], what: string, action: (rep
 async function steps(world: World): Promise<void> {
   const { choices } = world;
   // A sidecar that has nothing to do only looks at its folder again and again.
-  const often = world.runnable.flatMap((one) => (one.process?.pending[0]?.isWait === true ? [one] : [one, one, one]));
+  const often = world.runnable.flatMap((one) =>
+    one.process?.pending[0]?.isWait === true ? [one] : [one, one, one],
+  );
   const replica = choices.pick(often);
   const count = choices.pick([3, 1, 1, 2, 5, 8]);
   const faultAt = choices.chance(25) ? choices.below(count) : -1;
@@ -310,7 +331,8 @@ async function finish(world: World): Promise<void> {
     if (count > MOST_LAST_STEPS) throw new Error(`${world.alive.map(({ name }) => name).join()} never end`);
     for (const replica of world.in('running')) replica.terminate();
     for (const replica of world.in('stopping'))
-      if (replica.server?.isOpen === true && choices.chance(20)) world.closeServer(replica, choices.chance(50));
+      if (replica.server?.isOpen === true && choices.chance(20))
+        world.closeServer(replica, choices.chance(50));
     for (const replica of world.in('failed')) await replica.remove();
     if (world.runnable.length > 0) await world.step(choices.pick(world.runnable), 'run');
   }
@@ -331,7 +353,10 @@ async function finish(world: World): Promise<void> {
 }
 
 /** Runs one history to its end. */
-export async function runHistory(source: { seed: number } | { tape: Tape }, options: HistoryOptions): Promise<Outcome> {
+export async function runHistory(
+  source: { seed: number } | { tape: Tape },
+  options: HistoryOptions,
+): Promise<Outcome> {
   const choices = new Choices(source);
   const world = new World(options, choices);
   const length = 'tape' in source ? source.tape.length - 1 : (options.length ?? 60);
@@ -351,10 +376,4 @@ export async function runHistory(source: { seed: number } | { tape: Tape }, opti
     }
   }
   return { history: world.history, trace: world.trace, tape: choices.tape };
-}
-
-/** What a person needs to see of a history that broke a rule. */
-export function report(outcome: Outcome, title: string): string {
-  const findings = broken(outcome.history).map(({ rule, problem }) => `- ${rule}: ${problem}`);
-  return [title, ...findings, '', ...outcome.trace].join('\n');
 }

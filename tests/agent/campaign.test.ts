@@ -1,30 +1,35 @@
-import { AzureBlobStore } from '../../agent/adapters/azure-blob-store.ts';
-import { Secret } from '../../agent/secret.ts';
 import { sharedAzurite, type Azurite } from '../support/azurite.ts';
-import { broken } from './campaign-check.ts';
-import { report, runHistory } from './campaign-world.ts';
-import { MemoryBlobStore } from './support-memory-store.ts';
+import { campaign, onAzurite, requireNothingBroken, seedsFrom } from './campaign-run.ts';
+import { unfenced } from './campaign-variants.ts';
+
+/*
+ * Two or three agents on one store, every call of theirs in an order that the seed decides, with pauses, kills, faults, restarts
+ * and wrong clocks. Thousands of histories: campaign.long.test.ts.
+ */
+
+const HISTORIES = 40;
 
 let azurite: Azurite;
 beforeAll(async () => {
   azurite = await sharedAzurite();
 });
-test('x', async () => {
-  const N = Number(process.env['N'] ?? 20);
-  const S = Number(process.env['S'] ?? 1);
-  const t0 = performance.now();
-  let bad = 0, steps = 0; const kinds: Record<string, number> = {}; const rules: Record<string, number> = {};
-  for (let seed = S; seed < S + N; seed += 1) {
-    const store = process.env['MEM'] ? new MemoryBlobStore() : new AzureBlobStore({ kind: 'connectionString', connectionString: new Secret(azurite.connectionString) }, await azurite.createContainer('campaign'));
-    const outcome = await runHistory({ seed }, { store });
-    steps += Number(outcome.trace.at(-1)?.slice(0, 4));
-    const h = outcome.history;
-    const add = (k: string, n: number) => (kinds[k] = (kinds[k] ?? 0) + n);
-    add('starts', h.starts.length); add('line', h.commits.filter(c => c.placement === 'line').length); add('tail', h.commits.filter(c => c.placement === 'tail').length);
-    add('quar', h.commits.filter(c => c.placement === 'quarantine').length); add('acks', h.acknowledged.length); add('stops0', h.stops.filter(s => s.exitCode === 0).length); add('stops', h.stops.length);
-    add('removals', h.removals.length); add('refused', h.final.refusal ? 1 : 0); add('finalrestored', h.starts.at(-1)?.action === 'restored' ? 1 : 0);
-    const b = broken(h);
-    if (b.length > 0) { bad += 1; for (const r of new Set(b.map(x => x.rule))) rules[r] = (rules[r] ?? 0) + 1; if (bad <= Number(process.env['SHOW'] ?? 1)) process.stderr.write(report(outcome, `seed ${seed}`) + '\n'); else process.stderr.write(`seed ${seed} ${b.map(x=>x.rule+': '+x.problem).join('\n   ')}\n`); }
-  }
-  process.stderr.write(`${N} histories ${bad} bad ${steps} steps ${Math.round(performance.now() - t0)} ms ${JSON.stringify(kinds)} ${JSON.stringify(rules)}\n`);
-}, 3_000_000);
+
+test('no history breaks a rule', async () => {
+  const { caught, tally } = await campaign(seedsFrom(1, HISTORIES), onAzurite(azurite));
+  await requireNothingBroken({ caught });
+  // The histories are not empty of what they are about.
+  expect(tally.histories).toBe(HISTORIES);
+  expect(tally.acknowledged).toBeGreaterThan(2 * HISTORIES);
+  expect(tally.starts).toBeGreaterThan(3 * HISTORIES);
+  expect(tally.late).toBeGreaterThan(0);
+  expect(tally.tails).toBeGreaterThan(HISTORIES / 2);
+  expect(tally.removals).toBeGreaterThan(HISTORIES / 4);
+  expect(tally.stops).toBeGreaterThan(HISTORIES / 2);
+}, 180_000);
+
+test('the same histories catch an agent that neither checks the epoch before it commits nor respects the cut', async () => {
+  const { caught } = await campaign(seedsFrom(1, HISTORIES), onAzurite(azurite), unfenced);
+  expect(caught?.rules).toEqual(
+    expect.arrayContaining([expect.stringMatching(/late writer|acknowledged|exit code 0|single sequence/)]),
+  );
+}, 180_000);
