@@ -227,7 +227,8 @@ function neverEmptier(history: History): string[] {
 function honestStops(history: History): string[] {
   const problems: string[] = [];
   for (const stop of history.stops) {
-    if (stop.exitCode !== 0) continue;
+    // A server that lost its settings before its first backup looks like one that nobody has set up.
+    if (stop.exitCode !== 0 || stop.worth === 'unconfigured') continue;
     for (const start of generations(history)) {
       if (start.epoch <= stop.epoch || start.at < stop.at || isVoid(history, stop.epoch, stop.at, start))
         continue;

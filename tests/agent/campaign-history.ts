@@ -56,6 +56,7 @@ export interface Stop {
   exitCode: number;
   /** Everything that its server had written. */
   state: State;
+  worth: Worth;
 }
 
 export interface History {

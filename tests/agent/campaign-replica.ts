@@ -28,7 +28,7 @@ export interface ReplicaWorld extends StoreWorld {
   /** How the store lies to this process. */
   lie(store: BlobStore, process: { replica: Replica; role: Role }): BlobStore;
   random(): number;
-  note(line: string): void;
+  readonly note: (line: string) => void;
 }
 
 export type Role = 'init' | 'sidecar';
@@ -139,7 +139,14 @@ export class Replica {
 
   #stopped(exitCode: number): void {
     const { at, history, note } = this.#world;
-    history.stops.push({ at, replica: this.id, epoch: this.epoch, exitCode, state: this.state });
+    history.stops.push({
+      at,
+      replica: this.id,
+      epoch: this.epoch,
+      exitCode,
+      state: this.state,
+      worth: this.server?.worth ?? 'unconfigured',
+    });
     note(`${this.name} stopped with exit code ${exitCode}`);
     this.remove().catch(() => undefined);
   }
