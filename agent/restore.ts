@@ -75,7 +75,7 @@ class Restoration {
       catalog = await readCatalog(store, this.#signal);
       // Only after the state was deleted by hand: somebody has published in this epoch already.
       if (newestNamed(catalog) >= held.state.epoch) continue;
-      if (this.#isRequested()) await this.#putOnLine();
+      if (this.#isRequested()) await this.#putOnLine(catalog);
       else await this.#stageIfNewer(held, catalog, cleanFirst);
       const recorded = await recordRestored(
         store,
@@ -129,13 +129,28 @@ class Restoration {
   }
 
   /** A tail or a quarantined backup that a person asked for is the line from now on, also if no other backup follows. */
-  async #putOnLine(): Promise<void> {
+  async #putOnLine(catalog: Catalog): Promise<void> {
     const wanted = this.#requested?.candidate;
+    // What was released before and is newer would be the next start's choice, whatever the cuts say: the newest wish counts.
+    const wantedAt = positionOf(wanted);
+    for (const backup of catalog.line) {
+      const isNewer =
+        wantedAt === undefined ||
+        backup.epoch > wantedAt.epoch ||
+        (backup.epoch === wantedAt.epoch && backup.sequence > wantedAt.sequence);
+      if (backup.isReleased && isNewer) await this.#setReleased(backup.item.name, false);
+    }
     if (wanted?.format !== 'tarZst' || wanted.placement === 'line' || wanted.isReleased) return;
-    const item = await this.#deps.store.head(wanted.item.name, this.#signal);
-    if (item === undefined || item.metadata['released'] === 'true') return;
-    const metadata = { ...item.metadata, released: 'true' };
-    await this.#deps.store.setMetadata(wanted.item.name, metadata, { ifMatch: item.etag }, this.#signal);
+    await this.#setReleased(wanted.item.name, true);
+  }
+
+  async #setReleased(name: string, isReleased: boolean): Promise<void> {
+    const { store } = this.#deps;
+    const item = await store.head(name, this.#signal);
+    if (item === undefined || (item.metadata['released'] === 'true') === isReleased) return;
+    // Only "true" counts; every value stays one that the service takes.
+    const metadata = { ...item.metadata, released: String(isReleased) };
+    await store.setMetadata(name, metadata, { ifMatch: item.etag }, this.#signal);
   }
 
   /** The epoch's state already says that it is done; the blob is only tidied away. */

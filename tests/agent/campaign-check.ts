@@ -186,7 +186,11 @@ function uniqueNumbers(history: History): string[] {
 function oneSequence(history: History): string[] {
   // The cuts are gone with the epoch's blob.
   if (history.epochDeletions.length > 0) return [];
-  const line = history.final.line.flatMap((name) => named(history, name) ?? []).reverse();
+  // What a person has released stays where its number puts it, also below what another person asked for later.
+  const line = history.final.line
+    .flatMap((name) => named(history, name) ?? [])
+    .filter(({ placement }) => placement === 'line')
+    .reverse();
   return line.flatMap((commit, index) => {
     const before = line[index - 1];
     if (before === undefined || contains(commit.state, before.state)) return [];
