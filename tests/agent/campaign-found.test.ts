@@ -141,19 +141,24 @@ test('a server that is set up right before the stop, and cannot be stored any mo
   const server = new Server(dataDir, true, Math.random);
   const stop = new AbortController();
   let nowMs = 0;
+  const parts = partsOn(store);
   const clock = {
     now: () => new Date(),
     monotonicMs: () => nowMs,
-    // The wizard is completed in the pause after the first look, and the machine stands still until the budget is over.
+    // The wizard is completed after the first look, and then the machine stands still until the budget is over.
     sleep: async () => {
-      if (stop.signal.aborted) return;
+      nowMs += 50;
+      const hasLooked = parts.logged.some(({ msg }) =>
+        msg.startsWith('no backup: the server is not configured'),
+      );
+      if (!hasLooked || stop.signal.aborted) return;
       server.setUp();
       stop.abort(new Error('SIGTERM'));
       await new Promise((resolve) => setImmediate(resolve));
       nowMs += 3_600_000;
     },
   };
-  const deps = { ...partsOn(store), clock };
+  const deps = { ...parts, clock };
   const sidecar = new Sidecar(
     { ...deps, line: lineOn(deps, dataDir), jellyfin: server, hurry: () => undefined },
     {
