@@ -1,7 +1,7 @@
 import { collapseReason, type Counts } from './checks.ts';
 import { readCatalog, type Catalog, type StoredBackup } from './catalog.ts';
 import type { RetentionPolicy } from './config.ts';
-import { lineOf, readEpoch, reassertEpoch, recordRestored, takeEpoch } from './epoch.ts';
+import { lineOf, newestNamed, readEpoch, reassertEpoch, recordRestored, takeEpoch } from './epoch.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { errorFields, type LogFields, type Logger } from './log.ts';
 import type { Clock, DatabaseEngine, Disk } from './ports.ts';
@@ -54,6 +54,8 @@ export type BackupOutcome =
 
 interface Position {
   epoch: number;
+  /** Of the start that took the epoch: after the state was deleted by hand, another start can have taken the same number. */
+  holder: string;
   nextSequence: number;
   /** Of the newest backup on the line, whoever made it. */
   counts: Partial<Counts> | undefined;
@@ -151,7 +153,7 @@ export class BackupLine {
     if (outcome.kind === 'published') {
       position.counts = snapshot.verdict.counts;
       if (request.retain) {
-        await prune(this.#deps, position.epoch, this.#options.retention, signal).catch((error: unknown) => {
+        await prune(this.#deps, position, this.#options.retention, signal).catch((error: unknown) => {
           log.warn('retention failed', errorFields(error));
         });
       }
@@ -191,7 +193,8 @@ export class BackupLine {
     this.#lastName ??= marker.restoredFrom?.endsWith('.tar.zst') === true ? marker.restoredFrom : undefined;
     return {
       epoch: marker.epoch,
-      nextSequence: Math.max(0, ...own.map((backup) => backup.sequence)) + 1,
+      holder: marker.holder,
+      nextSequence: Math.max(marker.lastSequence ?? 0, ...own.map((backup) => backup.sequence)) + 1,
       counts: countsOf(lineOf(catalog, state)[0]),
     };
   }
@@ -244,6 +247,7 @@ export class BackupLine {
       // two blobs with one number would have to be told apart by a clock.
       const sequence = position.nextSequence;
       position.nextSequence += 1;
+      await this.#noteSequence(sequence);
       return publish(
         this.#deps,
         {
@@ -253,7 +257,7 @@ export class BackupLine {
           sequence,
           ...(reason === undefined ? {} : { reason }),
           beforeCommit: async (abort) => {
-            if (placement !== 'tail') await this.#requireEpoch(epoch, abort);
+            if (placement !== 'tail') await this.#requireEpoch(position, abort);
           },
         },
         signal,
@@ -261,10 +265,20 @@ export class BackupLine {
     };
     if (!this.#isFenced) {
       try {
-        await this.#requireEpoch(epoch, signal);
+        await this.#requireEpoch(position, signal);
         const placement = collapse === undefined ? 'line' : 'quarantine';
         const backup = await put(placement, collapse);
-        if (collapse === undefined) return { kind: 'published', mark, backup };
+        if (collapse === undefined) {
+          const late = await this.#lateReason(position, backup, signal);
+          if (late === undefined) return { kind: 'published', mark, backup };
+          this.#isFenced = true;
+          log.error('fenced: a newer replica restored while this backup was being published', {
+            backup: backup.name,
+            reason: late,
+            hint: `to go back to it: agent restore-request ${backup.name}`,
+          });
+          return { kind: 'beside_line', mark, backup, placement: 'tail', reason: late };
+        }
         log.error('backup quarantined', {
           backup: backup.name,
           reason: collapse,
@@ -323,6 +337,34 @@ export class BackupLine {
     }
   }
 
+  /** For a sidecar that restarts on this volume: the commit of the one before it may still be under way. */
+  async #noteSequence(lastSequence: number): Promise<void> {
+    const { disk } = this.#deps;
+    const marker = await readMarker(disk, this.#options.dataDir);
+    if (marker === undefined || marker === 'unreadable') return;
+    await writeMarker(disk, this.#options.dataDir, { ...marker, lastSequence });
+  }
+
+  /**
+   * A successor may take the epoch between the check and the commit, and list the store before the commit: then it does not
+   * know this backup, whatever we tell people. Whoever takes the epoch from now on lists after the commit.
+   * @returns Why the backup may not be on the line; `undefined` when it is.
+   */
+  async #lateReason(
+    { epoch, holder }: Position,
+    backup: PublishedBackup,
+    signal?: AbortSignal,
+  ): Promise<string | undefined> {
+    const state = (await readEpoch(this.#deps.store, signal))?.state;
+    if (state === undefined || state.epoch < epoch) return undefined;
+    if (state.epoch === epoch && state.holder === holder) return undefined;
+    const cut = state.line.find((entry) => entry.epoch === epoch);
+    // Null: the successor has not chosen yet. It may have listed before or after: not known, so not promised.
+    const isOnLine =
+      cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
+    return isOnLine ? undefined : `epoch ${String(state.epoch)} was taken while it was being published`;
+  }
+
   /** One tail for each fenced replica: its newest holds all of the one before. */
   async #replaceTail(backup: PublishedBackup, signal?: AbortSignal): Promise<void> {
     const { log, store } = this.#deps;
@@ -338,25 +380,26 @@ export class BackupLine {
   }
 
   /** @throws FencedError When a newer replica took the epoch. */
-  async #requireEpoch(epoch: number, signal?: AbortSignal): Promise<void> {
-    const { clock, holder, log, store } = this.#deps;
+  async #requireEpoch({ epoch, holder }: Position, signal?: AbortSignal): Promise<void> {
+    const { clock, log, store } = this.#deps;
     const held = await readEpoch(store, signal);
-    if (held?.state.epoch === epoch) return;
+    if (held?.state.epoch === epoch) {
+      if (held.state.holder === holder) return;
+      throw new FencedError(`another start holds epoch ${String(epoch)}: the state had been deleted by hand`);
+    }
     if (held !== undefined && held.state.epoch > epoch) {
       throw new FencedError(
         `epoch ${String(epoch)} has passed, the current one is ${String(held.state.epoch)}`,
       );
     }
+    const catalog = await readCatalog(store, signal);
+    const newest = newestNamed(catalog);
+    if (newest > epoch)
+      throw new FencedError(`epoch ${String(epoch)} has passed, ${String(newest)} has backups`);
     // Deleted or set back by hand: the volume's epoch is still the newest known.
     log.warn('the epoch was missing or set back: written anew', { epoch });
     const who = { holder, takenUtc: clock.now().toISOString() };
-    const isOurs = await reassertEpoch(
-      store,
-      held,
-      await readCatalog(store, signal),
-      { epoch, ...who },
-      signal,
-    );
+    const isOurs = await reassertEpoch(store, held, catalog, { epoch, ...who }, signal);
     if (!isOurs) throw new FencedError('another replica wrote the epoch at the same moment');
   }
 }

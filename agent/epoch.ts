@@ -104,6 +104,12 @@ export async function reassertEpoch(
   );
 }
 
+/** The newest epoch in a name; names outlive a lost state. 0 when nothing is stored. */
+export function newestNamed(catalog: Catalog): number {
+  const stored = [...catalog.line, ...catalog.tails, ...catalog.quarantined];
+  return Math.max(0, ...stored.map((backup) => backup.epoch));
+}
+
 /**
  * Takes the next epoch: from now on every other replica is fenced.
  * @param catalog Names outlive a lost `state/epoch.json`: the next epoch is above every epoch in a name.
@@ -117,11 +123,7 @@ export async function takeEpoch(
 ): Promise<HeldEpoch> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
     const previous = await readEpoch(store, signal);
-    const named = Math.max(
-      0,
-      ...[...catalog.line, ...catalog.tails, ...catalog.quarantined].map((one) => one.epoch),
-    );
-    const epoch = Math.max(previous?.state.epoch ?? 0, named) + 1;
+    const epoch = Math.max(previous?.state.epoch ?? 0, newestNamed(catalog)) + 1;
     const line =
       previous === undefined
         ? lineFromNames(catalog, epoch)

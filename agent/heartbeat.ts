@@ -1,4 +1,4 @@
-import { readEpoch } from './epoch.ts';
+import { readEpoch, type EpochState } from './epoch.ts';
 import { hasCode } from './errors.ts';
 import { RepeatedFailure, type Logger } from './log.ts';
 import type { BlobStore, Clock, Disk } from './ports.ts';
@@ -37,6 +37,10 @@ export interface Vitals {
   lastBackup: string | undefined;
 }
 
+/** Also the same number in other hands: somebody deleted the state, and another start began to count anew. */
+const hasPassed = (state: EpochState, place: { epoch: number; holder: string }) =>
+  state.epoch > place.epoch || (state.epoch === place.epoch && state.holder !== place.holder);
+
 /** A request that lay there this long is nobody's: whoever asked has long gone on. */
 const REQUEST_EXPIRES_MS = 10 * 60_000;
 
@@ -51,7 +55,7 @@ export class Heartbeat {
   readonly #options: HeartbeatOptions;
   readonly #failure: RepeatedFailure;
   #vitals: () => Vitals = () => ({ phase: 'starting', unsavedMs: undefined, lastBackup: undefined });
-  #epoch: number | undefined;
+  #volume: { epoch: number; holder: string } | undefined;
   #etag: string | undefined;
   #hasPassed = false;
   #hasEnded = false;
@@ -136,10 +140,11 @@ export class Heartbeat {
 
   /** @returns whether there is a new one. */
   async #hearRequest(signal: AbortSignal): Promise<boolean> {
-    const epoch = await this.#knownEpoch();
-    if (epoch === undefined) return false;
+    const place = await this.#place();
+    if (place === undefined) return false;
     const found = await readHandoverRequest(this.#deps.store, signal);
-    if (found === undefined || found.ageMs > REQUEST_EXPIRES_MS || found.value.epoch !== epoch) return false;
+    if (found === undefined || found.ageMs > REQUEST_EXPIRES_MS || found.value.epoch !== place.epoch)
+      return false;
     const { id } = found.value;
     if (id === this.#answer?.id || id === this.#requestedId) return false;
     this.#deps.log.info('a backup is asked for', { request: id });
@@ -149,19 +154,21 @@ export class Heartbeat {
     return true;
   }
 
-  async #knownEpoch(): Promise<number | undefined> {
-    if (this.#epoch !== undefined) return this.#epoch;
+  /** The epoch in which this volume's server may publish, and the start that took it. */
+  async #place(): Promise<{ epoch: number; holder: string } | undefined> {
+    if (this.#volume !== undefined) return this.#volume;
     const marker = await readMarker(this.#deps.disk, this.#options.dataDir);
     if (marker === undefined || marker === 'unreadable' || marker.state !== 'complete') return undefined;
-    return (this.#epoch = marker.epoch);
+    return (this.#volume = { epoch: marker.epoch, holder: marker.holder });
   }
 
   async #write(signal?: AbortSignal): Promise<void> {
     const { clock, holder, log, store } = this.#deps;
-    const epoch = await this.#knownEpoch();
-    if (epoch === undefined || this.#hasPassed || this.#hasEnded) return;
+    const place = await this.#place();
+    if (place === undefined || this.#hasPassed || this.#hasEnded) return;
+    const { epoch } = place;
     const current = await readEpoch(store, signal);
-    if (current !== undefined && current.state.epoch > epoch) {
+    if (current !== undefined && hasPassed(current.state, place)) {
       // The successor's sidecar signs from now on; a late sign of ours would hide that it died.
       this.#hasPassed = true;
       log.warn('a newer replica has taken over', { epoch, current: current.state.epoch });

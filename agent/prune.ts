@@ -24,7 +24,7 @@ export function retentionOf(
 }
 
 /**
- * Deletes what nothing keeps. Only the holder of `epoch` does, only after its backup is stored and read back, and both that
+ * Deletes what nothing keeps. Only the holder of the epoch does, only after its backup is stored and read back, and both that
  * and the operator's request are asked anew before each blob: a successor may start, a person may ask, while a long list is
  * worked off (facts/peers.md hazards 29 and 31). A request that is replaced while a start reads its backup no longer protects that
  * one: the start finds it gone and plans anew, with the new request.
@@ -32,19 +32,20 @@ export function retentionOf(
  */
 export async function prune(
   deps: { store: BlobStore; log: Logger },
-  epoch: number,
+  { epoch, holder }: { epoch: number; holder: string },
   policy: RetentionPolicy,
   signal?: AbortSignal,
 ): Promise<void> {
   const { log, store } = deps;
   const catalog = await readCatalog(store, signal);
   const held = await readEpoch(store, signal);
-  if (held?.state.epoch !== epoch) return;
+  const isOurs = (state: EpochState | undefined) => state?.epoch === epoch && state.holder === holder;
+  if (held === undefined || !isOurs(held.state)) return;
   for (const { backup, keep, reason } of retentionOf(catalog, held.state, policy, undefined)) {
     if (keep) continue;
     const { name, etag } = backup.item;
     const state = (await readEpoch(store, signal))?.state;
-    if (state?.epoch !== epoch) return;
+    if (!isOurs(state)) return;
     if ((await pendingRequest(store, state, signal))?.request.name === name) continue;
     try {
       await store.remove(name, etag, signal);

@@ -1,5 +1,5 @@
-import { candidatesOf, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
-import { nameOf, readCatalog, type Catalog } from './catalog.ts';
+import { candidatesOf, newestNamed, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
+import { everything, nameOf, readCatalog, type Catalog } from './catalog.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { askForBackup, type Predecessor } from './handover.ts';
 import { errorFields } from './log.ts';
@@ -66,7 +66,9 @@ class Restoration {
       );
       log.info('epoch taken', { epoch: held.state.epoch });
       catalog = await readCatalog(store, this.#signal);
-      if (this.#isRequested()) await this.#putOnLine();
+      // Only after the state was deleted by hand: somebody has published in this epoch already.
+      if (newestNamed(catalog) >= held.state.epoch) continue;
+      if (this.#isRequested()) await this.#putOnLine(catalog);
       else await this.#stageIfNewer(held, catalog, cleanFirst);
       const recorded = await recordRestored(
         store,
@@ -105,6 +107,10 @@ class Restoration {
       (candidate) => !passedOver.includes(nameOf(candidate)),
     );
     const [newest] = candidates;
+    if (newest === undefined && this.#chosen === undefined && everything(catalog).length > 0) {
+      // The plan found none. Planned anew, this is a start over backups that only a person may choose from.
+      throw new AgentError('backup_missing', 'backups appeared beside the line while the epoch was taken');
+    }
     if (newest === undefined || nameOf(newest) === this.#chosen?.staged.name) return;
     this.#deps.log.info('a newer backup appeared', { backup: nameOf(newest) });
     await this.#stage(candidates, cleanFirst);
@@ -116,13 +122,28 @@ class Restoration {
   }
 
   /** A tail or a quarantined backup that a person asked for is the line from now on, also if no other backup follows. */
-  async #putOnLine(): Promise<void> {
+  async #putOnLine(catalog: Catalog): Promise<void> {
     const wanted = this.#requested?.candidate;
+    // What was released before and is newer would be the next start's choice, whatever the cuts say: the newest wish counts.
+    const wantedAt = positionOf(wanted);
+    for (const backup of catalog.line) {
+      const isNewer =
+        wantedAt === undefined ||
+        backup.epoch > wantedAt.epoch ||
+        (backup.epoch === wantedAt.epoch && backup.sequence > wantedAt.sequence);
+      if (backup.isReleased && isNewer) await this.#setReleased(backup.item.name, false);
+    }
     if (wanted?.format !== 'tarZst' || wanted.placement === 'line' || wanted.isReleased) return;
-    const item = await this.#deps.store.head(wanted.item.name, this.#signal);
-    if (item === undefined || item.metadata['released'] === 'true') return;
-    const metadata = { ...item.metadata, released: 'true' };
-    await this.#deps.store.setMetadata(wanted.item.name, metadata, { ifMatch: item.etag }, this.#signal);
+    await this.#setReleased(wanted.item.name, true);
+  }
+
+  async #setReleased(name: string, isReleased: boolean): Promise<void> {
+    const { store } = this.#deps;
+    const item = await store.head(name, this.#signal);
+    if (item === undefined || (item.metadata['released'] === 'true') === isReleased) return;
+    // Only "true" counts; every value stays one that the service takes.
+    const metadata = { ...item.metadata, released: String(isReleased) };
+    await store.setMetadata(name, metadata, { ifMatch: item.etag }, this.#signal);
   }
 
   /** The epoch's state already says that it is done; the blob is only tidied away. */

@@ -57,6 +57,7 @@ export async function stopSequence(deps: StopDeps, options: StopOptions): Promis
   let failure: unknown;
   let isRefused = false;
   let lastTryMs = Number.NEGATIVE_INFINITY;
+  let lastSeen: string | undefined;
   let stillSince: { mark: string; ms: number } | undefined;
   for (;;) {
     const nowMs = clock.monotonicMs();
@@ -69,6 +70,7 @@ export async function stopSequence(deps: StopDeps, options: StopOptions): Promis
       await database.look(true);
       const { requested } = heartbeat;
       const { mark } = await observe(disk, dataDir, profile);
+      lastSeen = mark;
       runs.observed(mark, nowMs);
       const isGone = isRefused && database.isClosed;
       if (stillSince?.mark !== mark || !isRefused) stillSince = { mark, ms: nowMs };
@@ -93,7 +95,8 @@ export async function stopSequence(deps: StopDeps, options: StopOptions): Promis
     if (signal.aborted || clock.monotonicMs() >= deadlineMs) break;
     await clock.sleep(pauseMs, signal);
   }
-  if (runs.isUnconfigured && failure === undefined) return EXIT.done;
+  // Only if nothing was written since that was found: the wizard may have been completed right before the stop.
+  if (runs.isUnconfigured && failure === undefined && lastSeen === runs.storedMark) return EXIT.done;
   const reason = failure ?? budgetError(isRefused);
   log.error('final backup failed', { exitCodeOfCause: exitCodeOf(reason), ...errorFields(reason) });
   return EXIT.finalBackup;

@@ -20,6 +20,8 @@ export interface VolumeMarker {
   seenHealthyUtc?: string;
   /** Of the image; of the server, once it was seen. */
   jellyfinVersion?: string;
+  /** The newest sequence number that was handed out on this volume, whether or not its backup was stored. */
+  lastSequence?: number;
   serverId?: string;
   /**
    * How far the agent came in setting up a brand-new server. `wizard`: it began; `libraries`: the wizard is closed, by us;

@@ -32,6 +32,7 @@ beforeAll(async () => {
 });
 afterEach(() => proxy.clear());
 
+const OURS = { epoch: 1, holder: 'a' };
 const storeOf = (containerName: string) =>
   new AzureBlobStore(
     { kind: 'connectionString', connectionString: new Secret(proxy.connectionString) },
@@ -110,13 +111,13 @@ describe('deleting', () => {
         proxy.on({ operation: 'DeleteBlob' }, () => faults[next++]);
         const { log } = partsOn(store);
         for (let attempt = 0; attempt <= faults.length; attempt += 1) {
-          await prune({ store, log }, 1, POLICY).catch((error: unknown) => {
+          await prune({ store, log }, OURS, POLICY).catch((error: unknown) => {
             if (!(error instanceof AgentError)) throw error;
           });
           expect(await namesIn(container)).toEqual(expect.arrayContaining(PROMISED));
           if (next >= faults.length) break;
         }
-        await prune({ store, log }, 1, POLICY);
+        await prune({ store, log }, OURS, POLICY);
         expect(await namesIn(container)).toEqual(PROMISED);
       }),
       { numRuns: 5 },
@@ -149,7 +150,7 @@ describe('deleting', () => {
       { operation: 'DeleteBlob', nth: 2 },
       { kind: 'hook', when: 'after', run: async () => void (await overwrite(EPOCH_BLOB, state)) },
     );
-    await prune({ store, log: partsOn(store).log }, 1, POLICY);
+    await prune({ store, log: partsOn(store).log }, OURS, POLICY);
     expect(await namesIn(container)).toEqual([1, 2, 4, 6, 7, 8].map(nameOf));
   });
 });

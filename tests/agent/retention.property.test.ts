@@ -266,7 +266,11 @@ class Life {
 
   async #prune(): Promise<void> {
     const before = await this.#look();
-    await prune({ store: this.#faulty(before), log }, this.#epoch, this.#policy).catch((error: unknown) => {
+    await prune(
+      { store: this.#faulty(before), log },
+      { epoch: this.#epoch, holder: `start ${this.#epoch}` },
+      this.#policy,
+    ).catch((error: unknown) => {
       if (!(error instanceof AgentError)) throw error;
     });
     const left = new Set((await this.#look()).all.map(nameOf));
