@@ -1,27 +1,21 @@
 import { collapseReason, type Counts } from './checks.ts';
 import { readCatalog, type Catalog, type StoredBackup } from './catalog.ts';
 import type { RetentionPolicy } from './config.ts';
-import {
-  lineOf,
-  newestNamed,
-  readEpoch,
-  reassertEpoch,
-  recordRestored,
-  takeEpoch,
-  type EpochState,
-} from './epoch.ts';
+import { lineOf, newestNamed, readEpoch, reassertEpoch, recordRestored, takeEpoch } from './epoch.ts';
 import { AgentError, hasCode } from './errors.ts';
-import { errorFields, type Logger } from './log.ts';
-import type { Clock, Disk } from './ports.ts';
-import type { Profile } from './profile.ts';
+import { errorFields, type LogFields, type Logger } from './log.ts';
+import type { Clock, DatabaseEngine, Disk } from './ports.ts';
+import { WORK_DIR, type Profile } from './profile.ts';
+import { prune } from './prune.ts';
 import { publish, type PublishDeps, type PublishedBackup } from './publish.ts';
-import { decideRetention } from './retention.ts';
-import type { Snapshotter } from './snapshot.ts';
+import type { Snapshot, Snapshotter } from './snapshot.ts';
+import { TailMeasure } from './tail.ts';
 import { readMarker, writeMarker, type VolumeMarker } from './volume.ts';
 
 export interface LineDeps extends PublishDeps {
   clock: Clock;
   disk: Disk;
+  databases: DatabaseEngine;
   log: Logger;
   profile: Profile;
   snapshotter: Snapshotter;
@@ -92,10 +86,12 @@ export class BackupLine {
   #lastDigest: string | undefined;
   #lastName: string | undefined;
   #lastTail: string | undefined;
+  readonly #tailMeasure: TailMeasure;
 
   constructor(deps: LineDeps, options: LineOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#tailMeasure = new TailMeasure(deps, `${options.dataDir}/${WORK_DIR}/tail`);
   }
 
   /** The blob with the state that was stored last: what a clean stop is recorded on. */
@@ -157,7 +153,7 @@ export class BackupLine {
     if (outcome.kind === 'published') {
       position.counts = snapshot.verdict.counts;
       if (request.retain) {
-        await this.#retain(position, signal).catch((error: unknown) => {
+        await prune(this.#deps, position.epoch, this.#options.retention, signal).catch((error: unknown) => {
           log.warn('retention failed', errorFields(error));
         });
       }
@@ -193,6 +189,7 @@ export class BackupLine {
     const own = [...catalog.line, ...catalog.tails, ...catalog.quarantined].filter(
       (backup) => backup.epoch === marker.epoch,
     );
+    this.#lastDigest ??= marker.treeDigest;
     this.#lastName ??= marker.restoredFrom?.endsWith('.tar.zst') === true ? marker.restoredFrom : undefined;
     return {
       epoch: marker.epoch,
@@ -302,6 +299,7 @@ export class BackupLine {
     await this.#replaceTail(backup, signal);
     log.warn('tail stored', {
       backup: backup.name,
+      ...(await this.#measureTail(what.snapshot, backup, signal)),
       hint: `to put it on the line: agent release ${backup.name}`,
     });
     return { kind: 'beside_line', mark, backup, placement: 'tail', reason };
@@ -333,6 +331,38 @@ export class BackupLine {
     const isOnLine =
       cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
     return isOnLine ? undefined : `epoch ${String(state.epoch)} was taken while it was being published`;
+  }
+
+  /** How much the next start does not restore: on the tail for whoever lists it, and in the log. Never fails a backup. */
+  async #measureTail(snapshot: Snapshot, backup: PublishedBackup, signal?: AbortSignal): Promise<LogFields> {
+    const { disk, log, profile, store } = this.#deps;
+    try {
+      const marker = await readMarker(disk, this.#options.dataDir);
+      if (marker === undefined || marker === 'unreadable') return {};
+      const size = await this.#tailMeasure.measure(
+        {
+          epoch: marker.epoch,
+          createdUtc: backup.createdUtc,
+          restoredUtc: marker.writtenUtc,
+          database: snapshot.sourceOf(profile.mainDatabase),
+        },
+        signal,
+      );
+      if (size === undefined) return {};
+      const { rows, seconds, since, tables } = size;
+      const found = {
+        tail_since: since,
+        tail_rows: String(rows),
+        ...(seconds === undefined ? {} : { tail_seconds: String(seconds) }),
+      };
+      const item = await store.head(backup.name, signal);
+      if (item !== undefined)
+        await store.setMetadata(backup.name, { ...item.metadata, ...found }, { ifMatch: item.etag }, signal);
+      return { since, seconds, rows, tables };
+    } catch (error) {
+      log.warn('tail not measured', errorFields(error));
+      return {};
+    }
   }
 
   /** One tail for each fenced replica: its newest holds all of the one before. */
@@ -372,28 +402,4 @@ export class BackupLine {
     const isOurs = await reassertEpoch(store, held, catalog, { epoch, ...who }, signal);
     if (!isOurs) throw new FencedError('another replica wrote the epoch at the same moment');
   }
-
-  /** Deletes what nothing keeps. Only the holder of the epoch does, only after its backup is stored and read back. */
-  async #retain(position: Position, signal?: AbortSignal): Promise<void> {
-    const { log, store } = this.#deps;
-    const catalog = await readCatalog(store, signal);
-    const held = await readEpoch(store, signal);
-    if (held?.state.epoch !== position.epoch || held.state.holder !== position.holder) return;
-    for (const verdict of retentionOf(catalog, held.state, this.#options.retention)) {
-      if (verdict.keep) continue;
-      await store.remove(verdict.backup.item.name, verdict.backup.item.etag, signal);
-      log.info('backup deleted', { backup: verdict.backup.item.name, reason: verdict.reason });
-    }
-  }
-}
-
-/** The retention decision for what the store lists now. */
-export function retentionOf(catalog: Catalog, state: EpochState | undefined, policy: RetentionPolicy) {
-  const line = lineOf(catalog, state);
-  const onLine = new Set(line);
-  const late = catalog.line.filter((backup) => !onLine.has(backup));
-  const besideLine = [...catalog.tails, ...catalog.quarantined, ...late].sort(
-    (a, b) => b.epoch - a.epoch || b.sequence - a.sequence,
-  );
-  return decideRetention({ line, besideLine, policy });
 }

@@ -11,6 +11,8 @@ export type Invocation =
   | { command: 'export'; name: string; to: string; json: boolean }
   | { command: 'release'; name: string; json: boolean }
   | { command: 'restore-request'; name: string | undefined; json: boolean }
+  | { command: 'jellyroller'; once: boolean }
+  | { command: 'jellyroller-restore'; name: string; withoutBackup: boolean; json: boolean }
   | { command: 'help'; text: string }
   | { command: 'usage-error'; text: string };
 
@@ -19,6 +21,7 @@ interface Flags {
   json?: boolean;
   once?: boolean;
   cancel?: boolean;
+  withoutBackup?: boolean;
   from?: string;
   to?: string;
 }
@@ -110,11 +113,32 @@ export function parseArguments(argv: readonly string[]): Invocation {
           ? { command: 'restore-request', name, json: asJson }
           : { command: 'usage-error', text: 'error: restore-request takes either a name or --cancel\n' };
     });
-  sub('release', 'put a quarantined backup or a tail on the line, as its newest')
+  sub(
+    'release',
+    'put a quarantined backup or a tail on the line, or stop holding the last one of an older Jellyfin',
+  )
     .argument('<name>')
     .option(...json)
     .action((name: string, { json: asJson = false }: Flags) => {
       invocation = { command: 'release', name, json: asJson };
+    });
+
+  const runner = sub('jellyroller', "mirror Jellyfin's own backups until told to stop (the optional runner)")
+    .option('--once', 'one archive now, then exit')
+    .action(({ once = false }: Flags) => {
+      invocation = { command: 'jellyroller', once };
+    });
+  runner
+    .command('restore')
+    .description('bring the running server back to a mirrored archive, through its own restore')
+    .exitOverride()
+    .allowExcessArguments(false)
+    .copyInheritedSettings(program)
+    .argument('<name>', 'below jellyroller/, as agent list shows it')
+    .option('--without-backup', 'do not store the present state first')
+    .option(...json)
+    .action((name: string, { withoutBackup = false, json: asJson = false }: Flags) => {
+      invocation = { command: 'jellyroller-restore', name, withoutBackup, json: asJson };
     });
 
   try {

@@ -1,4 +1,4 @@
-import { COMMAND_ENV, ENV, HEALTH_PORT, SHUTDOWN, type Command, type EnvKey } from './contract.ts';
+import { COMMAND_ENV, ENV, HEALTH_PORT, MOUNT, SHUTDOWN, type Command, type EnvKey } from './contract.ts';
 import { AgentError } from './errors.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 import { Secret } from './secret.ts';
@@ -23,6 +23,8 @@ export interface AgentConfig {
   readonly credential: StoreCredential;
   readonly container: string;
   readonly dataDir: string;
+  /** Where the server sees the media; the libraries of a brand-new server are made of it. */
+  readonly mediaDir: string;
   readonly jellyfinUrl: string;
   /** The version of the Jellyfin image; `undefined` turns the downgrade gate off. */
   readonly jellyfinVersion: string | undefined;
@@ -255,6 +257,13 @@ export function parseConfig(command: Command, env: Env): AgentConfig {
       /^\/(?!$)/,
       'an absolute path below /',
       'a relative one would depend on the working folder',
+    ),
+    mediaDir: read.matching(
+      'mediaDir',
+      MOUNT.media,
+      /^\/(?!$)/,
+      'an absolute path below /',
+      "it is a folder of Jellyfin's container",
     ),
     jellyfinUrl: readUrl(read),
     jellyfinVersion: ((value) => (value === '' ? undefined : value))(

@@ -21,8 +21,13 @@ writeFileSync(target, binaryFrom(gunzipSync(archive)));
 chmodSync(target, 0o755);
 
 // Not configured, it asks before it parses its arguments and ends with 101 (facts: jellyroller 2). Both codes prove that
-// the loader and the C library fit; a missing loader gives ENOENT.
-const run = spawnSync(target, ['--help'], { stdio: ['ignore', 'pipe', 'pipe'], timeout: 30_000 });
+// the loader and the C library fit; a missing loader gives ENOENT. Without a HOME it ends before either: a builder may have
+// none for a user that no passwd file names.
+const run = spawnSync(target, ['--help'], {
+  env: { HOME: '/tmp' },
+  stdio: ['ignore', 'pipe', 'pipe'],
+  timeout: 30_000,
+});
 if (run.error || ![0, 101].includes(run.status)) {
   fail(
     `start jellyroller failed: ${run.error?.message ?? `exit ${run.status ?? run.signal}: ${run.stderr}`}`,

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import { setFlagsFromString } from 'node:v8';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,15 +9,21 @@ import type { WorkerCode } from './adapters/node-sqlite.ts';
 import { parseArguments, type Invocation } from './cli.ts';
 import * as act from './commands/act.ts';
 import type { Answer } from './commands/answer.ts';
+import { requireEnabled, requireKey } from './commands/jellyroller.ts';
 import * as look from './commands/look.ts';
+import { release } from './commands/release.ts';
 import { parseConfig, type AgentConfig } from './config.ts';
 import { EXIT, type ExitCode } from './contract.ts';
 import { AgentError, exitCodeOf, InterruptedError, messageOf } from './errors.ts';
 import { createLogger, errorFields, type Logger } from './log.ts';
 import { restoreVolume } from './restore.ts';
-import { wireRestore, wireSidecar } from './wire.ts';
+import { restoreArchive } from './runner/restore-archive.ts';
+import { wireRestore, wireRestoreArchive, wireRunner, wireSidecar, type CliSurroundings } from './wire.ts';
 
-type Operation = Exclude<Invocation, { command: 'restore' | 'backup' | 'help' | 'usage-error' }>;
+type Operation = Exclude<
+  Invocation,
+  { command: 'restore' | 'backup' | 'jellyroller' | 'jellyroller-restore' | 'help' | 'usage-error' }
+>;
 
 interface Outside {
   env: Readonly<Record<string, string | undefined>>;
@@ -70,7 +77,7 @@ async function answerTo(
         ? act.cancelRequest(deps, stop)
         : act.requestRestore(deps, invocation.name, scratchDir, stop);
     case 'release':
-      return act.release(deps, invocation.name, scratchDir, stop);
+      return release(deps, invocation.name, scratchDir, stop);
   }
 }
 
@@ -82,7 +89,11 @@ async function restoreCommand(outside: Outside): Promise<ExitCode> {
   try {
     await restoreVolume(
       deps,
-      { dataDir: config.dataDir, imageVersion: config.jellyfinVersion },
+      {
+        dataDir: config.dataDir,
+        imageVersion: config.jellyfinVersion,
+        handoverWaitMs: config.handoverWaitSeconds * 1000,
+      },
       outside.stop,
     );
     outside.stop.throwIfAborted();
@@ -118,6 +129,47 @@ async function backupCommand(once: boolean, outside: Outside): Promise<ExitCode>
   }
 }
 
+async function runnerCommand(once: boolean, outside: Outside): Promise<ExitCode> {
+  const config = parseConfig('jellyroller', outside.env);
+  requireEnabled(config);
+  requireKey(config);
+  const log = createLogger('jellyroller', outside.write, { level: config.logLevel });
+  const cli = cliSurroundings(outside);
+  try {
+    const runner = await wireRunner(config, log, cli);
+    return once ? await runner.once(outside.stop) : await runner.run(outside.stop);
+  } catch (error) {
+    log.error('backup failed', { exitCode: exitCodeOf(error), ...errorFields(error) });
+    return exitCodeOf(error);
+  } finally {
+    await rm(cli.homeDir, { recursive: true, force: true });
+  }
+}
+
+async function restoreArchiveCommand(
+  request: Extract<Invocation, { command: 'jellyroller-restore' }>,
+  outside: Outside,
+): Promise<ExitCode> {
+  const config = parseConfig('jellyroller', outside.env);
+  requireKey(config);
+  // Minutes may pass: a person watches the log, a script reads the answer.
+  const log = createLogger('jellyroller restore', outside.writeError, { level: config.logLevel });
+  const cli = cliSurroundings(outside);
+  try {
+    const deps = await wireRestoreArchive(config, log, cli);
+    const answer = await restoreArchive(deps, { dataDir: config.dataDir, ...request }, outside.stop);
+    outside.write(request.json ? `${JSON.stringify(answer.json, null, 2)}\n` : answer.text);
+    return EXIT.done;
+  } finally {
+    await rm(cli.homeDir, { recursive: true, force: true });
+  }
+}
+
+const cliSurroundings = ({ env }: Outside): CliSurroundings => ({
+  homeDir: join(tmpdir(), `jellyroller-${randomUUID()}`),
+  path: env['PATH'],
+});
+
 /** One command from arguments to exit code. Touches nothing of `process`. */
 export async function run(argv: readonly string[], outside: Outside): Promise<ExitCode> {
   const invocation = parseArguments(argv);
@@ -131,6 +183,10 @@ export async function run(argv: readonly string[], outside: Outside): Promise<Ex
         return EXIT.configuration;
       case 'backup':
         return await backupCommand(invocation.once, outside);
+      case 'jellyroller':
+        return await runnerCommand(invocation.once, outside);
+      case 'jellyroller-restore':
+        return await restoreArchiveCommand(invocation, outside);
       case 'restore':
         return invocation.dryRun ? await operateOn(invocation, outside) : await restoreCommand(outside);
       default:

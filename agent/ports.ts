@@ -1,3 +1,4 @@
+import type { Library, MediaFolder, NewLibrary } from './libraries.ts';
 import type { Secret } from './secret.ts';
 
 /**
@@ -17,6 +18,13 @@ export interface BlobItem {
 export interface BlobPage {
   items: BlobItem[];
   continuation: string | undefined;
+}
+
+export interface FoundBlob {
+  bytes: Uint8Array;
+  etag: string;
+  /** Since it was last written, by the service's own times (`Date` less `Last-Modified`), in whole seconds. */
+  ageMs: number;
 }
 
 export interface WriteCondition {
@@ -44,7 +52,7 @@ export interface BlobStore {
     signal?: AbortSignal,
   ): Promise<Uint8Array>;
   /** A small blob as a whole. */
-  find(name: string, signal?: AbortSignal): Promise<{ bytes: Uint8Array; etag: string } | undefined>;
+  find(name: string, signal?: AbortSignal): Promise<FoundBlob | undefined>;
   /** Writes a small blob in one request; answers its etag. */
   put(name: string, bytes: Uint8Array, condition: WriteCondition, signal?: AbortSignal): Promise<string>;
   /**
@@ -104,7 +112,7 @@ export interface Disk {
   /** A whole file that stood still while it was read; `undefined` when it is not there. */
   readStable(path: string): Promise<{ bytes: Uint8Array; stat: FileStat } | undefined>;
   read(path: string): AsyncIterable<Uint8Array>;
-  hash(path: string): Promise<{ sizeBytes: number; sha256: string }>;
+  hash(path: string, signal?: AbortSignal): Promise<{ sizeBytes: number; sha256: string }>;
   /**
    * Copies a file into a new one, as soon as it stands still while it is read; after two seconds as it is, and says so.
    * `undefined` when it is not there. `head` holds the first bytes, one character a byte.
@@ -158,6 +166,11 @@ export interface DatabaseEngine {
    * @param setWal Also sets WAL mode: Jellyfin expects it and never sets it itself.
    */
   settle(copy: string, setWal: boolean): Promise<void>;
+  /**
+   * Compares two private copies, table by table: how many rows are new or changed, or gone, whichever is
+   * more. A table that only one of them has counts with all of its rows; tables without a difference are left out.
+   */
+  compare(copy: string, earlier: string, signal?: AbortSignal): Promise<Record<string, number>>;
 }
 
 export interface ArchiveEntry {
@@ -190,6 +203,21 @@ export interface Archiver {
   firstFrameBytes(head: Uint8Array): number | undefined;
 }
 
+export interface ExaminedZip {
+  /** Of all entries, folders end in `/`. */
+  paths: string[];
+  /** The content of the entries that were asked for, by path; one that is not in the archive is missing here. */
+  kept: ReadonlyMap<string, Uint8Array>;
+}
+
+export interface ZipReader {
+  /**
+   * Reads a whole archive: its directory, every entry, every checksum.
+   * @throws AgentError `backup_damaged` when it is cut, still being written, or no archive at all.
+   */
+  examine(file: string, keep: readonly string[], signal?: AbortSignal): Promise<ExaminedZip>;
+}
+
 export type JellyfinHealth = 'healthy' | 'starting' | 'refused';
 
 export interface JellyfinServer {
@@ -199,15 +227,56 @@ export interface JellyfinServer {
   publicInfo(signal?: AbortSignal): Promise<{ version: string; serverId: string } | undefined>;
 }
 
-/** The calls of Jellyfin's own setup wizard. */
+/**
+ * The calls of Jellyfin's own setup wizard. Throws as `JellyfinKeys` does. With a session they work also when the wizard is
+ * closed; without one it is open to anybody.
+ */
 export interface JellyfinSetup {
-  /** `undefined` when it does not answer. Only to be believed after `healthy`. */
+  /** `undefined` when the server is not ready to say. Only to be believed after `healthy`. */
   wizardCompleted(signal?: AbortSignal): Promise<boolean | undefined>;
-  /** Names the server and creates its administrator; false when the first user already has a password (Jellyfin 12). */
+  /** Names the first user and sets its password; false when it already has one (Jellyfin 12). */
   createAdministrator(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
-  canSignIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<boolean>;
-  libraryNames(signal?: AbortSignal): Promise<string[]>;
-  addLibrary(library: { name: string; path: string }, signal?: AbortSignal): Promise<void>;
   /** Closes the wizard: from now on only the administrator configures the server. */
   finishWizard(signal?: AbortSignal): Promise<void>;
+  /** The server's name, language, and that it answers from outside its network. */
+  configureServer(session: Secret, signal?: AbortSignal): Promise<void>;
+  /** Folders directly below `path`, as the server sees them. */
+  folders(session: Secret, path: string, signal?: AbortSignal): Promise<MediaFolder[]>;
+  libraries(session: Secret, signal?: AbortSignal): Promise<Library[]>;
+  /** Also begins a scan. */
+  addLibrary(session: Secret, library: NewLibrary, signal?: AbortSignal): Promise<void>;
+}
+
+export interface ServerApiKey {
+  /** The name that whoever made it gave; not unique. */
+  appName: string;
+  token: Secret;
+}
+
+/**
+ * The API keys of a server that is set up, through a session of its administrator. Every call throws an `AgentError`:
+ * `external_failed` when the server refuses who asks, `jellyfin_unavailable` (retryable) when it does not answer, is
+ * starting, or forgot the session.
+ */
+export interface JellyfinKeys {
+  /** @returns the token of a new session of its own: signing in elsewhere does not end it. */
+  signIn(admin: { name: string; password: Secret }, signal?: AbortSignal): Promise<Secret>;
+  /** Ends a session; one that is gone is fine. */
+  signOut(session: Secret, signal?: AbortSignal): Promise<void>;
+  /** In the order in which the server stored them. */
+  apiKeys(session: Secret, signal?: AbortSignal): Promise<ServerApiKey[]>;
+  /** The server answers nothing about the key: it is read back with `apiKeys`. */
+  createApiKey(session: Secret, appName: string, signal?: AbortSignal): Promise<void>;
+  /** One that is gone is fine. */
+  deleteApiKey(session: Secret, key: Secret, signal?: AbortSignal): Promise<void>;
+  /** Whether the server takes `key` for an administrator's. */
+  isKeyValid(key: Secret, signal?: AbortSignal): Promise<boolean>;
+}
+
+/** What a server holds, asked with an API key. Every call throws an `AgentError` as `JellyfinKeys` does. */
+export interface ServerInventory {
+  /** Sorted. */
+  userNames(key: Secret, signal?: AbortSignal): Promise<string[]>;
+  /** Sorted. */
+  libraryNames(key: Secret, signal?: AbortSignal): Promise<string[]>;
 }

@@ -1,27 +1,17 @@
 import { candidatesOf, newestNamed, recordRestored, takeEpoch, type HeldEpoch } from './epoch.ts';
 import { everything, nameOf, readCatalog, type Catalog } from './catalog.ts';
 import { AgentError, hasCode } from './errors.ts';
+import { askForBackup, type Predecessor } from './handover.ts';
 import { errorFields } from './log.ts';
 import { moveIntoPlace } from './move-into-place.ts';
 import { planRestore, type Plan, type RestoreDeps, type RestoreOptions } from './plan-restore.ts';
 import { WORK_DIR } from './profile.ts';
 import type { Candidate } from './restore-decision.ts';
+import { cleanStopOf, nothingRestored, reportPredecessor, type RestoreReport } from './restore-report.ts';
 import { removeRequest } from './restore-request.ts';
 import type { StagedTree } from './stage-backup.ts';
 import { stage, stageNewestGood, stagingDirOf, type Chosen } from './stage-newest.ts';
 import { contentNames, writeMarker, type VolumeMarker } from './volume.ts';
-
-export interface RestoreReport {
-  action: 'kept' | 'first_boot' | 'restored';
-  epoch: number;
-  restoredFrom: string | null;
-  /** Newer backups that did not pass their checks. */
-  passedOver: string[];
-  files: number;
-  bytes: number;
-  /** Whether the replica that made the backup had seen its server close; `undefined`: not known. */
-  cleanStop: boolean | undefined;
-}
 
 /** A candidate vanished while it was read (retention, or a person): the plan is made anew, this often. */
 const REPLANS = 3;
@@ -46,16 +36,19 @@ class Restoration {
   readonly #options: RestoreOptions;
   readonly #signal: AbortSignal | undefined;
   readonly #requested: Plan['requested'];
+  readonly #predecessor: Predecessor;
   #chosen: Chosen | undefined;
 
   constructor(
     deps: RestoreDeps,
     options: RestoreOptions,
     requested: Plan['requested'],
+    predecessor: Predecessor,
     signal: AbortSignal | undefined,
   ) {
     this.#deps = deps;
     this.#requested = requested;
+    this.#predecessor = predecessor;
     this.#options = options;
     this.#signal = signal;
   }
@@ -174,7 +167,7 @@ class Restoration {
     for (const dir of profile.firstBootDirs) await disk.makeDir(`${this.#options.dataDir}/${dir}`);
     await this.#mark({ state: 'complete', origin: 'first_boot', epoch, restoredFrom: null });
     log.info('first boot: the store holds no backup', { epoch });
-    return nothingRestored('first_boot', epoch, null);
+    return nothingRestored('first_boot', epoch, null, this.#predecessor);
   }
 
   async #putInPlace({ staged, candidate, passedOver }: Chosen, epoch: number): Promise<RestoreReport> {
@@ -183,11 +176,19 @@ class Restoration {
     await moveIntoPlace(disk, staged, dataDir);
     for (const dir of profile.firstBootDirs) await disk.makeDir(`${dataDir}/${dir}`);
     await disk.removeTree(stagingDirOf(dataDir));
-    await this.#mark({ state: 'complete', origin: 'restored', epoch, restoredFrom: staged.name });
-    const cleanStop = cleanStopOf(candidate);
+    const version = staged.manifest?.jellyfin.version ?? undefined;
+    await this.#mark({
+      state: 'complete',
+      origin: 'restored',
+      epoch,
+      restoredFrom: staged.name,
+      sameVersion: version !== undefined && version === this.#options.imageVersion,
+      ...(staged.manifest === undefined ? {} : { treeDigest: staged.manifest.treeDigest }),
+      ...(staged.manifest?.jellyfin.serverId == null ? {} : { serverId: staged.manifest.jellyfin.serverId }),
+    });
+    const cleanStop = cleanStopOf(candidate, this.#predecessor);
     if (!staged.keptOwners) log.warn('owners not kept: only root may give files away');
-    if (cleanStop === false)
-      log.warn('the replica before this one was stopped without a last backup', { backup: staged.name });
+    reportPredecessor(log, this.#predecessor, cleanStop, staged.name);
     const report = {
       action: 'restored' as const,
       epoch,
@@ -195,33 +196,29 @@ class Restoration {
       passedOver,
       files: staged.files,
       bytes: staged.unpackedBytes,
+      predecessor: this.#predecessor,
       cleanStop,
     };
     log.info('restored', report);
     return report;
   }
 
-  async #mark(part: Pick<VolumeMarker, 'state' | 'origin' | 'epoch' | 'restoredFrom'>): Promise<void> {
+  async #mark(part: Omit<VolumeMarker, 'format' | 'holder' | 'writtenUtc'>): Promise<void> {
     const { clock, disk, holder } = this.#deps;
-    await writeMarker(disk, this.#options.dataDir, {
+    const { dataDir, imageVersion } = this.#options;
+    await writeMarker(disk, dataDir, {
       format: 1,
       holder,
+      ...(imageVersion === undefined ? {} : { jellyfinVersion: imageVersion }),
       writtenUtc: clock.now().toISOString(),
       ...part,
     });
   }
 }
 
-function nothingRestored(
-  action: 'kept' | 'first_boot',
-  epoch: number,
-  restoredFrom: string | null,
-): RestoreReport {
-  return { action, epoch, restoredFrom, passedOver: [], files: 0, bytes: 0, cleanStop: undefined };
-}
-
-function cleanStopOf(candidate: Candidate): boolean | undefined {
-  return candidate.format === 'tarZst' ? candidate.item.metadata['clean_stop'] === 'true' : undefined;
+export interface VolumeRestoreOptions extends RestoreOptions {
+  /** How long to wait for a backup of a replica that still writes, in milliseconds; absent: only look. */
+  handoverWaitMs?: number;
 }
 
 /**
@@ -233,9 +230,10 @@ function cleanStopOf(candidate: Candidate): boolean | undefined {
  */
 export async function restoreVolume(
   deps: RestoreDeps,
-  options: RestoreOptions,
+  options: VolumeRestoreOptions,
   signal?: AbortSignal,
 ): Promise<RestoreReport> {
+  let predecessor: Predecessor | undefined;
   for (let attempt = 1; ; attempt += 1) {
     const { decision, catalog, requested } = await planRestore(deps, options, signal);
     if (decision.action === 'refuse') throw decision.error;
@@ -244,9 +242,17 @@ export async function restoreVolume(
       deps.log.info('volume kept: it is newer than any backup', { epoch, restoredFrom });
       return nothingRestored('kept', epoch, restoredFrom);
     }
+    if (predecessor === undefined) {
+      predecessor = await askForBackup(deps, options.handoverWaitMs ?? 0, signal);
+      // It has stored more since the plan was made.
+      if ('waitedSeconds' in predecessor && predecessor.waitedSeconds > 0) {
+        attempt -= 1;
+        continue;
+      }
+    }
     const isRestore = decision.action === 'restore';
     try {
-      const restoration = new Restoration(deps, options, requested, signal);
+      const restoration = new Restoration(deps, options, requested, predecessor, signal);
       return await restoration.run(
         isRestore ? decision.candidates : [],
         isRestore && decision.cleanFirst,

@@ -7,6 +7,8 @@ export interface RetentionInput {
   /** Tails, quarantined ones, and what a fenced replica still managed to publish; newest first. */
   besideLine: readonly StoredBackup[];
   policy: RetentionPolicy;
+  /** The backup that the next start was asked to restore: wherever it is, it stays. */
+  requested?: string | undefined;
 }
 
 export interface RetentionVerdict {
@@ -15,6 +17,9 @@ export interface RetentionVerdict {
   /** Why it is kept, or that nothing keeps it. */
   reason: string;
 }
+
+/** On a backup, and `released`: a person has let its Jellyfin version go. */
+export const VERSION_HOLD_KEY = 'version_hold';
 
 /** A restore that began while a backup was the candidate may still read it this long after it was superseded. */
 const READING_GRACE_MS = 60 * 60_000;
@@ -48,13 +53,51 @@ function madeAt(backup: StoredBackup): Date {
   return Number.isNaN(date.getTime()) ? new Date(0) : date;
 }
 
+export interface VersionHold {
+  version: string;
+  /** Let go by a person: other reasons may still keep the backup, this one does not. */
+  isReleased: boolean;
+}
+
+/**
+ * The last verified backup of each Jellyfin version before the one that runs now. No downgrade exists without it, so it is
+ * held until a person lets it go.
+ * @param line Newest first.
+ */
+export function versionHolds(line: readonly StoredBackup[]): Map<StoredBackup, VersionHold> {
+  const holds = new Map<StoredBackup, VersionHold>();
+  const seen = new Set<string>();
+  for (const [index, backup] of line.filter(isVerified).entries()) {
+    const { jellyfin_version: version, [VERSION_HOLD_KEY]: hold } = backup.item.metadata;
+    if (version === undefined || seen.has(version)) continue;
+    seen.add(version);
+    if (index > 0) holds.set(backup, { version, isReleased: hold === 'released' });
+  }
+  return holds;
+}
+
+/**
+ * When the candidate before became an older one, for each backup on the line: when the first verified one above it was
+ * written, in milliseconds of the service's own clock. Writing metadata moves `Last-Modified` forward only, so a backup is
+ * never taken for superseded earlier than it was, only later.
+ */
+function supersededAt(line: readonly StoredBackup[]): Map<StoredBackup, number> {
+  const times = new Map<StoredBackup, number>();
+  let firstAboveMs = Number.POSITIVE_INFINITY;
+  for (const backup of line) {
+    times.set(backup, firstAboveMs);
+    if (isVerified(backup)) firstAboveMs = Math.min(firstAboveMs, backup.item.lastModified.getTime());
+  }
+  return times;
+}
+
 /**
  * What to keep and what to delete, as a decision on values: no clock, no store.
  *
  * Order is by (epoch, sequence). "Newest N" counts verified backups only, so that a row of damaged ones cannot push the
- * last good one out. The last backup of each older Jellyfin version stays: no downgrade exists without it.
+ * last good one out.
  */
-export function decideRetention({ line, besideLine, policy }: RetentionInput): RetentionVerdict[] {
+export function decideRetention({ line, besideLine, policy, requested }: RetentionInput): RetentionVerdict[] {
   const verdicts: RetentionVerdict[] = [];
   const [newest] = line;
   const verified = line.filter(isVerified);
@@ -80,22 +123,19 @@ export function decideRetention({ line, besideLine, policy }: RetentionInput): R
     }
     for (const [key, backup] of [...newestOf].slice(0, count)) keep(backup, `${name} ${key}`);
   }
-  const versions = new Set<string>();
-  for (const backup of verified) {
-    const version = backup.item.metadata['jellyfin_version'];
-    if (version === undefined || versions.has(version)) continue;
-    versions.add(version);
-    keep(backup, `last of Jellyfin ${version}`);
+  for (const [backup, { version, isReleased }] of versionHolds(line)) {
+    if (!isReleased) keep(backup, `held: last of Jellyfin ${version}`);
   }
-  for (const backup of line) {
-    const ageMs = newestWrittenMs - backup.item.lastModified.getTime();
-    if (ageMs < READING_GRACE_MS) keep(backup, 'a restore may be reading it');
+  for (const [backup, supersededMs] of supersededAt(line)) {
+    if (backup.item.name === requested) keep(backup, 'a restore of it is requested');
+    if (newestWrittenMs - supersededMs < READING_GRACE_MS) keep(backup, 'a restore may be reading it');
     const reason = reasons.get(backup) ?? (canDelete ? undefined : 'no newer verified backup');
     verdicts.push({ backup, keep: reason !== undefined, reason: reason ?? 'superseded' });
   }
   for (const [index, backup] of besideLine.entries()) {
+    const isRequested = backup.item.name === requested;
     const isRecent = newestWrittenMs - backup.item.lastModified.getTime() < BESIDE_GRACE_MS;
-    const kept = !canDelete || index < BESIDE_KEEP || isRecent;
+    const kept = !canDelete || index < BESIDE_KEEP || isRecent || isRequested;
     verdicts.push({
       backup,
       keep: kept,

@@ -1,12 +1,14 @@
-import type { BackupLine, BackupOutcome, ServerIdentity } from './backup-line.ts';
+import type { BackupLine } from './backup-line.ts';
+import { BackupRuns } from './backup-runs.ts';
 import type { BootstrapResult } from './bootstrap.ts';
 import { EXIT, type ExitCode } from './contract.ts';
-import { AgentError, exitCodeOf } from './errors.ts';
-import { errorFields, RepeatedFailure, type LogFields, type Logger } from './log.ts';
+import { DatabaseWatch } from './database-watch.ts';
+import type { Heartbeat, Vitals } from './heartbeat.ts';
+import type { Logger } from './log.ts';
 import type { Clock, Disk, JellyfinServer } from './ports.ts';
 import type { Profile } from './profile.ts';
-import type { PublishedBackup } from './publish.ts';
-import { fileMark, observe } from './scan.ts';
+import { observe } from './scan.ts';
+import { stopSequence } from './stop-sequence.ts';
 import { readMarker, writeMarker } from './volume.ts';
 
 export interface SidecarDeps {
@@ -16,9 +18,10 @@ export interface SidecarDeps {
   log: Logger;
   profile: Profile;
   line: BackupLine;
+  heartbeat: Heartbeat;
   /** Called when the stop sequence begins: retries become short, a wait of a minute would be the whole budget. */
   hurry: () => void;
-  /** Completes the wizard of a brand-new server; absent without credentials for it. */
+  /** Sets up a brand-new server; absent without credentials for it. */
   bootstrap?: (signal: AbortSignal) => Promise<BootstrapResult>;
   /** Regular restore of the candidate into scratch space; absent when it is turned off. */
   drill?: (signal: AbortSignal) => Promise<void>;
@@ -47,57 +50,45 @@ const HEALTH_POLL_MS = 250;
 /** Twice what a long migration takes; then a person should look, again and again. */
 const COMPLAIN_AFTER_MS = 15 * 60_000;
 const MAX_POLL_MS = 5_000;
+/** A wizard that could not be closed is open to the world: tried again for as long as it takes. */
+const BOOTSTRAP_AGAIN_MS = 15_000;
 /** A backup that runs when SIGTERM comes may finish for this long; then it is given up for a new one with the last write. */
 const FINISH_CURRENT_MS = 10_000;
-const STOP_POLL_MS = 200;
 /** A server that hangs must not use up the budget by not answering. */
-const STOP_PROBE_MS = 500;
-const STOP_RETRY_MS = 1_000;
-/** While the server closes it may write for many seconds: backups in between, but not one after the other. */
-const STOP_MIN_GAP_MS = 3_000;
-/**
- * The port is closed and the files stand still this long, but the `-wal` is there: the server was killed. Not shorter: .NET
- * gives hosted services 30 s after the port has closed, and a last write may come at the end of that (facts/jellyfin.md 5.4).
- */
-const KILLED_AFTER_MS = 35_000;
-/** Of a budget that is too short for that: whoever set it says that the server closes within it. */
-const KILLED_AFTER_OF_BUDGET = 0.8;
+const LAST_LOOK_MS = 1_000;
+
+/** How often the volume, and a successor's request, are looked at, in milliseconds. */
+export function pollMsOf({
+  intervalMs,
+  onChangeMs,
+}: Pick<SidecarOptions, 'intervalMs' | 'onChangeMs'>): number {
+  return Math.max(100, Math.min(MAX_POLL_MS, (onChangeMs > 0 ? onChangeMs : intervalMs) / 6));
+}
 
 export class Sidecar {
   readonly #deps: SidecarDeps;
   readonly #options: SidecarOptions;
-  readonly #failure: RepeatedFailure;
-  #server: ServerIdentity = { version: undefined, serverId: undefined };
+  readonly #runs: BackupRuns;
+  readonly #database: DatabaseWatch;
   #phase: SidecarStatus['phase'] = 'waiting';
   #tickMs: number;
-  #lastBackup: PublishedBackup | undefined;
-  #lastHealthLineMs = 0;
-  #lastBackupMs: number;
-  #lastDurationMs = 0;
-  /** The observation that the last stored snapshot holds. */
-  #storedMark: string | undefined;
-  #dirtySinceMs: number | undefined;
-  /** The last stored snapshot, if the next start does not restore it. */
-  #beside: Extract<BackupOutcome, { kind: 'beside_line' }> | undefined;
-  /** The main database's `-wal` when it was last looked at. */
-  #walMark: string | undefined;
-  #isDatabaseClosed = false;
   #hasSeenHealthy = false;
-  #isUnconfigured = false;
+  /** Ends the pause of the watch loop. */
+  #wake = new AbortController();
   #drilling: Promise<void> | undefined;
 
   constructor(deps: SidecarDeps, options: SidecarOptions) {
     this.#deps = deps;
     this.#options = options;
-    this.#failure = new RepeatedFailure(deps.log, 'backup failed');
+    this.#runs = new BackupRuns(deps, options.onChangeMs);
+    this.#database = new DatabaseWatch(deps.disk, `${options.dataDir}/${deps.profile.mainDatabase}`);
     this.#tickMs = deps.clock.monotonicMs();
-    this.#lastBackupMs = this.#tickMs;
   }
 
   get status(): SidecarStatus {
     return {
       phase: this.#phase,
-      lastBackupUtc: this.#lastBackup?.createdUtc,
+      lastBackupUtc: this.#runs.lastBackup?.createdUtc,
       sinceTickMs: this.#deps.clock.monotonicMs() - this.#tickMs,
     };
   }
@@ -108,6 +99,8 @@ export class Sidecar {
     // Its own signal: SIGTERM must not break off a backup that is about to finish.
     const current = new AbortController();
     const loop = this.#watch(stop, current.signal);
+    const ended = new AbortController();
+    const beating = this.#beat(ended.signal);
     await new Promise<void>((resolve) => {
       if (stop.aborted) resolve();
       else
@@ -129,18 +122,62 @@ export class Sidecar {
     this.#phase = 'stopping';
     this.#deps.log.info('stopping', { budgetMs: this.#options.shutdownBudgetMs });
     this.#deps.hurry();
+    // A replica that starts now waits for the last backup instead of the next.
+    const told = this.#deps.heartbeat.tell(ended.signal);
     const giveUp = setTimeout(
       () => {
         current.abort(new Error('stopping'));
       },
       Math.min(FINISH_CURRENT_MS, this.#options.shutdownBudgetMs / 3),
     );
-    await loop.finally(() => {
-      clearTimeout(giveUp);
-    });
-    const exitCode = await this.#stop(stoppedMs);
-    await this.#drilling;
-    return exitCode;
+    try {
+      await loop.finally(() => {
+        clearTimeout(giveUp);
+      });
+      return await this.#stop(stoppedMs);
+    } finally {
+      ended.abort();
+      await Promise.all([this.#drilling, beating, told]);
+    }
+  }
+
+  /** Signs of life, and requests of a successor, beside everything else: also while a backup is uploaded. */
+  #beat(signal: AbortSignal): Promise<void> {
+    const { clock, heartbeat } = this.#deps;
+    const vitals = (): Vitals => {
+      const { dirtySinceMs } = this.#runs;
+      const isUp = this.#phase === 'waiting' ? this.#hasSeenHealthy : true;
+      return {
+        phase: this.#phase === 'stopping' ? 'stopping' : isUp ? 'running' : 'starting',
+        unsavedMs: dirtySinceMs === undefined ? undefined : clock.monotonicMs() - dirtySinceMs,
+        lastBackup: this.#runs.lastStored,
+      };
+    };
+    const onEvent = () => {
+      this.#wake.abort();
+    };
+    return heartbeat.run(vitals, onEvent, signal);
+  }
+
+  async #stop(stoppedMs: number): Promise<ExitCode> {
+    const { heartbeat, line, log } = this.#deps;
+    const { dataDir, shutdownBudgetMs } = this.#options;
+    const why = this.#hasSeenHealthy ? undefined : await this.#whyNothingToStore();
+    if (why !== undefined) {
+      log.info(`stopped: ${why}`);
+      return EXIT.done;
+    }
+    const deps = {
+      ...this.#deps,
+      heartbeat,
+      runs: this.#runs,
+      database: this.#database,
+      recordCleanStop: (signal: AbortSignal) => line.recordCleanStop(signal),
+      tick: (nowMs: number) => {
+        this.#tickMs = nowMs;
+      },
+    };
+    return stopSequence(deps, { dataDir, shutdownBudgetMs, stoppedMs });
   }
 
   /** One backup now, without a loop. */
@@ -148,7 +185,7 @@ export class Sidecar {
     await this.#recallHealthy();
     await this.#waitHealthy(signal, true);
     signal.throwIfAborted();
-    const outcome = await this.#backUp(false, signal);
+    const outcome = await this.#runs.backUp({ cleanStop: false, retain: true }, signal);
     if (outcome.kind !== 'beside_line') return EXIT.done;
     return outcome.placement === 'tail' ? EXIT.target : EXIT.backup;
   }
@@ -156,26 +193,42 @@ export class Sidecar {
   /** The sidecar's container may restart beside a running server: what the volume says it has seen still holds. */
   async #recallHealthy(): Promise<void> {
     const marker = await readMarker(this.#deps.disk, this.#options.dataDir);
-    if (marker === undefined || marker === 'unreadable' || marker.seenHealthyUtc === undefined) return;
-    this.#hasSeenHealthy = true;
-    this.#server = { version: marker.jellyfinVersion, serverId: marker.serverId };
+    if (marker === undefined || marker === 'unreadable') return;
+    this.#hasSeenHealthy = marker.seenHealthyUtc !== undefined;
+    this.#runs.server = { version: marker.jellyfinVersion, serverId: marker.serverId };
+  }
+
+  /**
+   * SIGTERM may come in the seconds in which the server is up already and this process does not know: what a user wrote then
+   * must not be lost. A server that is gone may have been up; where it had nothing to migrate, its files are as good as after
+   * `Healthy`.
+   */
+  async #whyNothingToStore(): Promise<string | undefined> {
+    const { disk, jellyfin } = this.#deps;
+    const health = await jellyfin.health(AbortSignal.timeout(LAST_LOOK_MS));
+    if (health === 'healthy') return undefined;
+    if (health === 'starting') return 'jellyfin never became healthy, so nobody could have written anything';
+    const marker = await readMarker(disk, this.#options.dataDir);
+    const isKnown = marker !== undefined && marker !== 'unreadable';
+    if (isKnown && (marker.origin === 'first_boot' || marker.sameVersion === true)) return undefined;
+    return 'jellyfin was never seen healthy, and a half-finished migration is not backed up';
   }
 
   async #rememberHealthy(): Promise<void> {
     const { clock, disk, jellyfin } = this.#deps;
     this.#hasSeenHealthy = true;
     const info = await jellyfin.publicInfo();
-    this.#server = {
-      version: info?.version ?? this.#server.version,
-      serverId: info?.serverId ?? this.#server.serverId,
+    this.#runs.server = {
+      version: info?.version ?? this.#runs.server.version,
+      serverId: info?.serverId ?? this.#runs.server.serverId,
     };
     const marker = await readMarker(disk, this.#options.dataDir);
     if (marker === undefined || marker === 'unreadable' || marker.state !== 'complete') return;
     await writeMarker(disk, this.#options.dataDir, {
       ...marker,
       seenHealthyUtc: clock.now().toISOString(),
-      ...(this.#server.version === undefined ? {} : { jellyfinVersion: this.#server.version }),
-      ...(this.#server.serverId === undefined ? {} : { serverId: this.#server.serverId }),
+      ...(this.#runs.server.version === undefined ? {} : { jellyfinVersion: this.#runs.server.version }),
+      ...(this.#runs.server.serverId === undefined ? {} : { serverId: this.#runs.server.serverId }),
     });
   }
 
@@ -191,10 +244,15 @@ export class Sidecar {
     let hasSaid = false;
     while (!signal.aborted) {
       this.#tickMs = clock.monotonicMs();
+      const { requested } = this.#deps.heartbeat;
       const health = await jellyfin.health(signal);
+      // Nobody can have used a server that never came up: there is nothing to hand over but what was restored.
+      if (health !== 'healthy' && requested !== undefined && !this.#hasSeenHealthy)
+        await this.#deps.heartbeat.answer(requested, this.#runs.lastStored, signal);
       if (health === 'healthy') {
         await this.#rememberHealthy();
-        log.info('jellyfin is healthy', { version: this.#server.version });
+        void this.#deps.heartbeat.tell(signal);
+        log.info('jellyfin is healthy', { version: this.#runs.server.version });
         return;
       }
       if (health === 'refused' && acceptRefused) {
@@ -216,32 +274,53 @@ export class Sidecar {
   }
 
   async #watch(stop: AbortSignal, current: AbortSignal): Promise<void> {
-    const { clock, disk, profile } = this.#deps;
-    const { dataDir, intervalMs, onChangeMs, startupDelayMs } = this.#options;
+    const { clock, disk, heartbeat, profile } = this.#deps;
+    const { dataDir, intervalMs, startupDelayMs } = this.#options;
     await this.#waitHealthy(stop, false);
     const healthyMs = clock.monotonicMs();
-    this.#lastBackupMs = healthyMs;
+    this.#runs.begin();
     this.#phase = 'watching';
-    const pollMs = Math.max(100, Math.min(MAX_POLL_MS, (onChangeMs > 0 ? onChangeMs : intervalMs) / 6));
+    const pollMs = pollMsOf(this.#options);
     let notBeforeMs = healthyMs + startupDelayMs;
-    let isUrgent = await this.#bootstrapNew(stop);
-    if (isUrgent) notBeforeMs = healthyMs;
+    /** A successor waits: the start-up delay does not hold, only the pause after a failure. */
+    let askedNotBeforeMs = healthyMs;
+    let isUrgent = false;
+    let nextBootstrapMs = healthyMs;
     let nextDrillMs = healthyMs + this.#options.drillIntervalMs;
+    let hasPassed = false;
     while (!stop.aborted) {
+      this.#wake = new AbortController();
       const nowMs = (this.#tickMs = clock.monotonicMs());
+      if (nowMs >= nextBootstrapMs) {
+        const result = await this.#deps.bootstrap?.(stop);
+        nextBootstrapMs = result === 'failed' ? clock.monotonicMs() + BOOTSTRAP_AGAIN_MS : Infinity;
+        // At once: the first backup decides what the next start shows.
+        if (result === 'completed') {
+          isUrgent = true;
+          notBeforeMs = nowMs;
+        }
+      }
+      // Before the files are looked at: what was committed before the request is then seen.
+      const { requested } = heartbeat;
       const { mark } = await observe(disk, dataDir, profile);
-      await this.#lookAtWal(false);
-      if (mark === this.#storedMark) this.#dirtySinceMs = undefined;
-      else this.#dirtySinceMs ??= nowMs;
-      if (nowMs >= notBeforeMs && (isUrgent || this.#isDue(nowMs, pollMs))) {
+      await this.#database.look(false);
+      this.#runs.observed(mark, nowMs);
+      // Fenced: what lies here and in no backup is stored as a tail at once, the replica has not long to live.
+      if (heartbeat.hasPassed && !hasPassed) isUrgent = hasPassed = true;
+      const isAsked = requested !== undefined && nowMs >= askedNotBeforeMs;
+      if (isAsked && mark === this.#runs.storedMark) {
+        await heartbeat.answer(requested, this.#runs.lastStored, stop);
+      } else if (isAsked || (nowMs >= notBeforeMs && (isUrgent || this.#isDue(nowMs, pollMs)))) {
         try {
-          await this.#backUp(false, current, mark);
-          this.#failure.succeeded();
+          const outcome = await this.#runs.backUp({ cleanStop: false, retain: true }, current, mark);
           isUrgent = false;
+          if (requested === undefined) await heartbeat.tell(current);
+          else if (outcome.kind !== 'beside_line')
+            await heartbeat.answer(requested, this.#runs.lastStored, current);
         } catch (error) {
           if (current.aborted) return;
-          this.#failure.failed(nowMs, error);
-          notBeforeMs = clock.monotonicMs() + this.#options.failureBackoffMs;
+          this.#runs.failed(error);
+          notBeforeMs = askedNotBeforeMs = clock.monotonicMs() + this.#options.failureBackoffMs;
         }
       } else if (this.#deps.drill !== undefined && nowMs >= nextDrillMs) {
         nextDrillMs = nowMs + this.#options.drillIntervalMs;
@@ -250,22 +329,9 @@ export class Sidecar {
           this.#drilling = undefined;
         });
       }
-      const isStored = this.#dirtySinceMs === undefined && this.#beside === undefined;
-      if (isStored && nowMs - this.#lastHealthLineMs >= intervalMs) this.#logHealthLine({ unchanged: true });
-      await clock.sleep(pollMs, stop);
+      this.#runs.repeatHealthLine(nowMs, intervalMs);
+      await clock.sleep(pollMs, AbortSignal.any([stop, this.#wake.signal]));
     }
-  }
-
-  /**
-   * Only on a volume that began as a first boot: a wizard that shows on a restored one is a fault, and nobody's to complete.
-   * @returns whether there is now something to back up at once: the first backup decides what the next start shows.
-   */
-  async #bootstrapNew(signal: AbortSignal): Promise<boolean> {
-    const { bootstrap, disk } = this.#deps;
-    if (bootstrap === undefined || signal.aborted) return false;
-    const marker = await readMarker(disk, this.#options.dataDir);
-    if (marker === undefined || marker === 'unreadable' || marker.origin !== 'first_boot') return false;
-    return (await bootstrap(signal)) === 'completed';
   }
 
   /**
@@ -274,169 +340,11 @@ export class Sidecar {
    */
   #isDue(nowMs: number, pollMs: number): boolean {
     const { intervalMs, onChangeMs } = this.#options;
-    if (this.#dirtySinceMs === undefined) return false;
-    if (nowMs - this.#lastBackupMs >= intervalMs) return true;
+    const { dirtySinceMs, lastBackupMs, lastDurationMs } = this.#runs;
+    if (dirtySinceMs === undefined) return false;
+    if (nowMs - lastBackupMs >= intervalMs) return true;
     if (onChangeMs === 0) return false;
-    const headStartMs = Math.min(onChangeMs / 2, this.#lastDurationMs * 1.5 + pollMs);
-    return nowMs - this.#dirtySinceMs >= onChangeMs - headStartMs;
+    const headStartMs = Math.min(onChangeMs / 2, lastDurationMs * 1.5 + pollMs);
+    return nowMs - dirtySinceMs >= onChangeMs - headStartMs;
   }
-
-  /** @param markBefore What was observed before: all that an answer "unconfigured" may speak of. */
-  async #backUp(cleanStop: boolean, signal: AbortSignal, markBefore?: string): Promise<BackupOutcome> {
-    const { clock, log } = this.#deps;
-    const startedMs = clock.monotonicMs();
-    const outcome = await this.#deps.line.backUp(
-      this.#server,
-      { cleanStop, retain: this.#phase !== 'stopping' },
-      signal,
-    );
-    const durationMs = Math.round(clock.monotonicMs() - startedMs);
-    if (outcome.kind === 'unconfigured') {
-      if (!this.#isUnconfigured)
-        log.info('no backup: the server is not configured yet', { why: outcome.why });
-      this.#isUnconfigured = true;
-      // Not stored, but nothing to store either: looked at again at the next change. Not observed anew: the wizard may have
-      // been completed since its flag was read.
-      this.#storedMark = markBefore;
-      this.#beside = undefined;
-    } else {
-      this.#isUnconfigured = false;
-      this.#storedMark = outcome.mark;
-      this.#lastDurationMs = durationMs;
-      if (outcome.kind !== 'unchanged') this.#beside = outcome.kind === 'beside_line' ? outcome : undefined;
-    }
-    this.#dirtySinceMs = undefined;
-    this.#lastBackupMs = clock.monotonicMs();
-    if (outcome.kind === 'unchanged') log.debug('unchanged: nothing uploaded', { durationMs });
-    if (outcome.kind === 'published') {
-      const { backup } = outcome;
-      this.#lastBackup = backup;
-      this.#logHealthLine({ durationMs, cleanStop });
-    }
-    return outcome;
-  }
-
-  /**
-   * The client's health line, to be found by grep (spec/, Observability). Said again after each interval without changes: the
-   * alert takes a replica that ran for hours without it for one that stores nothing.
-   */
-  #logHealthLine(fields: LogFields): void {
-    const backup = this.#lastBackup;
-    if (backup === undefined) return;
-    this.#lastHealthLineMs = this.#deps.clock.monotonicMs();
-    this.#deps.log.info(`last_backup_utc=${backup.createdUtc} size_bytes=${String(backup.sizeBytes)}`, {
-      backup: backup.name,
-      sha256: backup.sha256,
-      ...fields,
-    });
-  }
-
-  /**
-   * Looks at the main database's `-wal`: the last connection that closes removes it.
-   *
-   * An empty one is ambiguous. A server that has only read since its start, or since its last truncating checkpoint, has
-   * one; and our own read-only snapshot of a database that the server has closed makes one. So an empty `-wal` means
-   * "closed" only if it was another one, or not empty, when it was last looked at.
-   */
-  async #lookAtWal(isStopping: boolean): Promise<void> {
-    const { disk, profile } = this.#deps;
-    const wal = await disk.stat(`${this.#options.dataDir}/${profile.mainDatabase}-wal`);
-    const mark = wal === undefined ? undefined : fileMark(wal);
-    if (!isStopping || (wal !== undefined && wal.sizeBytes > 0)) this.#isDatabaseClosed = false;
-    else if (wal === undefined || mark !== this.#walMark) this.#isDatabaseClosed = true;
-    this.#walMark = mark;
-  }
-
-  /**
-   * SIGTERM reaches every container at once and the grace may be cut short: so back up at once what changed, then wait
-   * within the budget until Jellyfin has closed its database, and back up what it wrote last.
-   */
-  async #stop(stoppedMs: number): Promise<ExitCode> {
-    const { clock, disk, jellyfin, log, profile } = this.#deps;
-    const { dataDir, shutdownBudgetMs } = this.#options;
-    const deadlineMs = stoppedMs + shutdownBudgetMs;
-    if (!this.#hasSeenHealthy) {
-      log.info('stopped: jellyfin never became healthy, so nobody could have written anything');
-      return EXIT.done;
-    }
-    const signal = AbortSignal.timeout(Math.max(0, Math.round(deadlineMs - clock.monotonicMs())));
-    const killedAfterMs = Math.min(KILLED_AFTER_MS, shutdownBudgetMs * KILLED_AFTER_OF_BUDGET);
-    let failure: unknown;
-    let isRefused = false;
-    let lastTryMs = Number.NEGATIVE_INFINITY;
-    let stillSince: { mark: string; ms: number } | undefined;
-    let lastSeen: string | undefined;
-    for (;;) {
-      const nowMs = (this.#tickMs = clock.monotonicMs());
-      let pauseMs = STOP_POLL_MS;
-      try {
-        const probe = AbortSignal.any([signal, AbortSignal.timeout(STOP_PROBE_MS)]);
-        isRefused = (await jellyfin.health(probe)) === 'refused';
-        // Before the files are looked at: what is written between the two looks is then seen by the second.
-        await this.#lookAtWal(true);
-        const { mark } = await observe(disk, dataDir, profile);
-        lastSeen = mark;
-        const isGone = isRefused && this.#isDatabaseClosed;
-        if (stillSince?.mark !== mark || !isRefused) stillSince = { mark, ms: nowMs };
-        const wasKilled = isRefused && nowMs - stillSince.ms >= killedAfterMs;
-        const isLastChance = nowMs >= deadlineMs - STOP_MIN_GAP_MS;
-        if (mark === this.#storedMark) {
-          if (isGone || wasKilled) return await this.#stopped(isGone, signal);
-        } else if (isGone || isLastChance || wasKilled || nowMs - lastTryMs >= STOP_MIN_GAP_MS) {
-          lastTryMs = nowMs;
-          await this.#backUp(isGone, signal, mark);
-          failure = undefined;
-          this.#failure.succeeded();
-        }
-      } catch (error) {
-        // What the end of the budget breaks off says nothing about why it was not enough.
-        if (!signal.aborted) {
-          failure = error;
-          this.#failure.failed(clock.monotonicMs(), error);
-        }
-        pauseMs = STOP_RETRY_MS;
-      }
-      if (signal.aborted || clock.monotonicMs() >= deadlineMs) break;
-      await clock.sleep(pauseMs, signal);
-    }
-    // Only if nothing was written since that was found: the wizard may have been completed right before the stop.
-    if (this.#isUnconfigured && failure === undefined && lastSeen === this.#storedMark) return EXIT.done;
-    const reason = failure ?? budgetError(isRefused);
-    log.error('final backup failed', { exitCodeOfCause: exitCodeOf(reason), ...errorFields(reason) });
-    return EXIT.finalBackup;
-  }
-
-  /** Everything that lies there is stored, and nobody writes any more. */
-  async #stopped(isGone: boolean, signal: AbortSignal): Promise<ExitCode> {
-    const { log } = this.#deps;
-    const beside = this.#beside;
-    if (isGone && beside === undefined && !this.#isUnconfigured) await this.#recordCleanStop(signal);
-    log.info('stopped', { clean: isGone, lastBackupUtc: this.#lastBackup?.createdUtc });
-    if (beside === undefined) return EXIT.done;
-    log.error('the last write is stored, but the next start does not restore it', {
-      backup: beside.backup.name,
-      reason: beside.reason,
-    });
-    return EXIT.finalBackup;
-  }
-
-  async #recordCleanStop(signal: AbortSignal): Promise<void> {
-    try {
-      await this.#deps.line.recordCleanStop(signal);
-    } catch (error) {
-      this.#deps.log.warn('clean stop not recorded', errorFields(error));
-    }
-  }
-}
-
-function budgetError(isRefused: boolean): AgentError {
-  return new AgentError(
-    'final_backup_failed',
-    isRefused
-      ? 'jellyfin had closed its port, but not its database, when the shutdown budget ended'
-      : 'jellyfin still ran when the shutdown budget ended',
-    {
-      hint: 'what was written until then is stored if a backup is logged above; raise SHUTDOWN_BUDGET_SECONDS and the grace period',
-    },
-  );
 }

@@ -12,12 +12,22 @@ export interface VolumeMarker {
   /** The backup on it, for people. */
   restoredFrom: string | null;
   writtenUtc: string;
+  /** The image has the version that made the restored backup: its start migrates nothing. */
+  sameVersion?: boolean;
+  /** Of the restored backup; as long as the volume has it, there is nothing to store. */
+  treeDigest?: string;
   /** Jellyfin answered `Healthy` on this volume: what lies here is more than a half-finished migration. */
   seenHealthyUtc?: string;
+  /** Of the image; of the server, once it was seen. */
   jellyfinVersion?: string;
   /** The newest sequence number that was handed out on this volume, whether or not its backup was stored. */
   lastSequence?: number;
   serverId?: string;
+  /**
+   * How far the agent came in setting up a brand-new server. `wizard`: it began; `libraries`: the wizard is closed, by us;
+   * `done`: nothing is left to do. Absent: the agent never changed anything on it.
+   */
+  bootstrap?: 'wizard' | 'libraries' | 'done';
 }
 
 export type VolumeState =

@@ -144,6 +144,7 @@ function backupContainer(args: TemplateArgs): Container {
       ...storeEnv(args),
       ...adminEnv(config),
       dataDir: MOUNT.data,
+      mediaDir: MOUNT.media,
       jellyfinUrl: JELLYFIN_URL,
       backupIntervalSeconds: String(config.backupIntervalSeconds),
       backupOnChangeSeconds: String(config.backupOnChangeSeconds),

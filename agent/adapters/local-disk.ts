@@ -161,10 +161,11 @@ export class LocalDisk implements Disk {
     );
   }
 
-  async hash(path: string): Promise<{ sizeBytes: number; sha256: string }> {
+  async hash(path: string, signal?: AbortSignal): Promise<{ sizeBytes: number; sha256: string }> {
     const hash = createHash('sha256');
     let sizeBytes = 0;
     for await (const chunk of readRecycled(path)) {
+      signal?.throwIfAborted();
       hash.update(chunk);
       sizeBytes += chunk.byteLength;
     }

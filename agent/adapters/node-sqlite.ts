@@ -42,6 +42,10 @@ export class NodeSqlite implements DatabaseEngine {
     await this.#run({ operation: 'settle', copy, setWal });
   }
 
+  async compare(copy: string, earlier: string, signal?: AbortSignal): Promise<Record<string, number>> {
+    return (await this.#run({ operation: 'compare', copy, earlier }, signal)) as Record<string, number>;
+  }
+
   #run(request: SqliteRequest, signal?: AbortSignal): Promise<unknown> {
     const what = request.operation === 'snapshot' ? request.source : request.copy;
     return new Promise((resolve, reject) => {

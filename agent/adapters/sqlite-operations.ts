@@ -14,7 +14,8 @@ const SQLITE_READONLY_ROLLBACK = 776;
 export type SqliteRequest =
   | { operation: 'snapshot'; source: string; target: string; busyTimeoutMs?: number }
   | { operation: 'inspect'; copy: string; questions: readonly DatabaseQuestion[] }
-  | { operation: 'settle'; copy: string; setWal: boolean };
+  | { operation: 'settle'; copy: string; setWal: boolean }
+  | { operation: 'compare'; copy: string; earlier: string };
 
 function removeSideFiles(database: string): void {
   for (const suffix of ['-wal', '-shm', '-journal']) rmSync(`${database}${suffix}`, { force: true });
@@ -146,6 +147,59 @@ function settle(copy: string, setWal: boolean): void {
   removeSideFiles(copy);
 }
 
+/** Nobody else has these copies: no side files are made, and none are looked for. */
+function privateCopy(file: string): string {
+  const url = pathToFileURL(file);
+  url.searchParams.set('immutable', '1');
+  return url.href;
+}
+
+const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;
+
+function compare(copy: string, earlier: string): Record<string, number> {
+  const database = new DatabaseSync(new URL(privateCopy(copy)), { readOnly: true });
+  try {
+    database.prepare('ATTACH DATABASE ? AS earlier').run(privateCopy(earlier));
+    const tablesOf = (schema: 'main' | 'earlier') =>
+      database
+        .prepare(
+          `SELECT name FROM ${schema}.sqlite_schema
+           WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%'`,
+        )
+        .all()
+        .map((row) => String(row['name']));
+    const columnsOf = (schema: string, table: string) =>
+      database
+        .prepare('SELECT name FROM pragma_table_info(?, ?) ORDER BY name')
+        .all(table, schema)
+        .map((row) => quoted(String(row['name'])));
+    const count = (sql: string) =>
+      Number(database.prepare(`SELECT count(*) AS n FROM (${sql})`).get()?.['n']);
+    const [now, before] = [new Set(tablesOf('main')), new Set(tablesOf('earlier'))];
+    const changed: Record<string, number> = {};
+    for (const table of [...new Set([...now, ...before])].sort()) {
+      const [a, b] = [`main.${quoted(table)}`, `earlier.${quoted(table)}`];
+      let rows: number;
+      if (!now.has(table) || !before.has(table)) {
+        rows = count(`SELECT 1 FROM ${now.has(table) ? a : b}`);
+      } else {
+        const columns = columnsOf('main', table).join();
+        rows =
+          columns === columnsOf('earlier', table).join()
+            ? Math.max(
+                count(`SELECT ${columns} FROM ${a} EXCEPT SELECT ${columns} FROM ${b}`),
+                count(`SELECT ${columns} FROM ${b} EXCEPT SELECT ${columns} FROM ${a}`),
+              )
+            : count(`SELECT 1 FROM ${a}`);
+      }
+      if (rows > 0) changed[table] = rows;
+    }
+    return changed;
+  } finally {
+    database.close();
+  }
+}
+
 /** Runs one request against SQLite; blocks its thread meanwhile. */
 export async function runSqlite(request: SqliteRequest): Promise<unknown> {
   switch (request.operation) {
@@ -156,5 +210,7 @@ export async function runSqlite(request: SqliteRequest): Promise<unknown> {
     case 'settle':
       settle(request.copy, request.setWal);
       return undefined;
+    case 'compare':
+      return compare(request.copy, request.earlier);
   }
 }

@@ -1,11 +1,10 @@
-import { nameOf } from '../catalog.ts';
-import { candidatesOf, lineOf } from '../epoch.ts';
+import { everything, nameOf } from '../catalog.ts';
+import { candidatesOf } from '../epoch.ts';
 import { AgentError } from '../errors.ts';
 import type { RestoreDeps } from '../plan-restore.ts';
 import { readParallel } from '../read-backup.ts';
 import { removeRequest, writeRequest } from '../restore-request.ts';
 import { restoreInto } from '../restore.ts';
-import { verifyStored } from '../stage-backup.ts';
 import { formatBytes } from '../table.ts';
 import { byName, readStore, sizeOf, type Answer } from './answer.ts';
 import { verify } from './look.ts';
@@ -69,47 +68,6 @@ export async function restoreTo(
   return { text, json: { ...plan, files: staged.files, unpackedBytes: staged.unpackedBytes } };
 }
 
-/**
- * Puts a backup that is stored beside the line on it, at its own place in the order.
- * @throws AgentError `backup_incompatible` when that place is not the newest: then only a restore by name brings it back.
- */
-export async function release(
-  deps: RestoreDeps,
-  name: string,
-  scratchDir: string,
-  signal: AbortSignal,
-): Promise<Answer> {
-  const { catalog, state } = await readStore(deps, signal);
-  const backup = byName(catalog, name);
-  const [newest] = lineOf(catalog, state);
-  if (backup.format !== 'tarZst' || backup.placement === 'line') {
-    throw new AgentError(
-      'backup_incompatible',
-      `${name} is not stored beside the line: there is nothing to release`,
-    );
-  }
-  if (
-    newest !== undefined &&
-    (newest.epoch > backup.epoch || (newest.epoch === backup.epoch && newest.sequence > backup.sequence))
-  ) {
-    throw new AgentError(
-      'backup_incompatible',
-      `${name} is older than ${nameOf(newest)}, which the next start restores`,
-      {
-        hint: 'agent restore --from NAME --to DIR brings it back into a folder',
-      },
-    );
-  }
-  try {
-    await verifyStored(deps, backup, scratchDir, signal);
-  } finally {
-    await deps.disk.removeTree(scratchDir);
-  }
-  const metadata = { ...backup.item.metadata, released: 'true' };
-  await deps.store.setMetadata(backup.item.name, metadata, { ifMatch: backup.item.etag }, signal);
-  return { text: `${name} is on the line: the next start restores it\n`, json: { name, released: true } };
-}
-
 /** Asks the next start on an empty volume to restore this backup, once. */
 export async function requestRestore(
   deps: RestoreDeps,
@@ -122,8 +80,18 @@ export async function requestRestore(
   // Now, with a person watching, rather than in an init container at night.
   await verify(deps, nameOf(backup), scratchDir, signal);
   const request = await writeRequest(deps.store, nameOf(backup), deps.clock.now(), signal);
+  // From here on retention leaves it alone; it may have been deleted in the moment before.
+  await stillThere(deps, request.name, signal);
   const text = `the next start restores ${request.name}, once; what is newer stays stored beside the line\nrestart the replica now, or take it back: agent restore-request --cancel\n`;
   return { text, json: request };
+}
+
+async function stillThere(deps: RestoreDeps, name: string, signal: AbortSignal): Promise<void> {
+  if (everything((await readStore(deps, signal)).catalog).some((backup) => nameOf(backup) === name)) return;
+  await removeRequest(deps.store, undefined, signal);
+  throw new AgentError('backup_missing', `${name} was deleted while it was requested`, {
+    hint: 'agent list shows what there is; soft delete keeps it for some days',
+  });
 }
 
 export async function cancelRequest(deps: RestoreDeps, signal: AbortSignal): Promise<Answer> {

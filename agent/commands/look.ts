@@ -1,20 +1,47 @@
-import { retentionOf } from '../backup-line.ts';
-import { everything, nameOf } from '../catalog.ts';
+import { everything, nameOf, type StoredBackup } from '../catalog.ts';
 import type { RetentionPolicy } from '../config.ts';
 import { candidatesOf, lineOf } from '../epoch.ts';
 import { AgentError, hasCode } from '../errors.ts';
 import { planRestore, type RestoreDeps } from '../plan-restore.ts';
 import type { Candidate } from '../restore-decision.ts';
+import { retentionOf } from '../prune.ts';
+import { archiveRows, archiveTable } from '../runner/archive-list.ts';
 import { pendingRequest } from '../restore-request.ts';
+import { versionHolds } from '../retention.ts';
 import { verifyStored } from '../stage-backup.ts';
 import { stageLegacy } from '../stage-legacy.ts';
 import { formatBytes, formatTable } from '../table.ts';
 import { byName, readStore, sizeOf, timeOf, type Answer } from './answer.ts';
 
+interface Tail {
+  /** The backup that the successor had restored. */
+  since: string;
+  seconds: number | null;
+  rows: number;
+}
+
+/** What a fenced replica measured of its tail. */
+function tailOf(metadata: Readonly<Record<string, string>>): Tail | null {
+  const { tail_since: since, tail_seconds: seconds, tail_rows: rows } = metadata;
+  if (since === undefined || rows === undefined) return null;
+  return { since, seconds: seconds === undefined ? null : Number(seconds), rows: Number(rows) };
+}
+
+function describeTail({ rows, seconds }: Tail): string {
+  const lasted = seconds === null ? '' : `${String(seconds)} s, `;
+  return `${lasted}${String(rows)} row${rows === 1 ? '' : 's'}`;
+}
+
+function withSize(backup: StoredBackup): string {
+  const tail = tailOf(backup.item.metadata);
+  return tail === null ? nameOf(backup) : `${nameOf(backup)} (${describeTail(tail)} since ${tail.since})`;
+}
+
 export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answer> {
   const { catalog, state } = await readStore(deps, signal);
   const candidates = candidatesOf(catalog, state);
   const onLine = new Set(candidates);
+  const holds = versionHolds(lineOf(catalog, state));
   const placeOf = (backup: Candidate) => {
     if (backup === candidates[0]) return 'candidate';
     if (backup.format !== 'tarZst') return 'older format';
@@ -23,6 +50,7 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
   };
   const rows = everything(catalog).map((backup) => {
     const metadata = backup.format === 'tarZst' ? backup.item.metadata : {};
+    const hold = backup.format === 'tarZst' ? holds.get(backup) : undefined;
     return {
       name: nameOf(backup),
       place: placeOf(backup),
@@ -34,13 +62,15 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       cleanStop: metadata['clean_stop'] === 'true',
       verifiedUtc: metadata['verified_utc'] ?? null,
       damaged: metadata['damaged'] ?? null,
+      tail: tailOf(metadata),
+      versionHold: hold === undefined ? null : hold.isReleased ? 'released' : 'held',
     };
   });
   const table = formatTable(
-    ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL'],
+    ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL', 'HOLD'],
     rows.map((row) => [
       row.name,
-      row.place,
+      row.tail === null ? row.place : `${row.place} (${describeTail(row.tail)})`,
       formatBytes(row.sizeBytes),
       row.timeUtc.slice(0, 19).replace('T', ' '),
       row.jellyfinVersion ?? '-',
@@ -48,10 +78,15 @@ export async function list(deps: RestoreDeps, signal: AbortSignal): Promise<Answ
       String(row.items ?? '-'),
       row.cleanStop ? 'clean' : '-',
       row.damaged !== null ? 'DAMAGED' : (row.verifiedUtc?.slice(0, 10) ?? '-'),
+      row.versionHold ?? '-',
     ]),
   );
-  const text = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
-  return { text, json: { store: deps.store.describe(), backups: rows } };
+  const archives = archiveRows(catalog.jellyrollerArchives);
+  const backups = rows.length === 0 ? `${deps.store.describe()} holds no backup\n` : table;
+  return {
+    text: `${backups}${archiveTable(archives)}`,
+    json: { store: deps.store.describe(), backups: rows, jellyrollerArchives: archives },
+  };
 }
 
 /** Checks one backup, or the candidate, as a restore would. */
@@ -110,6 +145,7 @@ export async function status(deps: RestoreDeps, signal: AbortSignal): Promise<An
     cleanStop: candidate?.format === 'tarZst' ? candidate.item.metadata['clean_stop'] === 'true' : null,
     onLine: lineOf(catalog, state).length,
     tails: catalog.tails.map(nameOf),
+    tailSizes: Object.fromEntries(catalog.tails.map((tail) => [nameOf(tail), tailOf(tail.item.metadata)])),
     quarantined: catalog.quarantined.map(nameOf),
     olderFormats: catalog.legacy.length,
     jellyrollerArchives: catalog.jellyrollerArchives.length,
@@ -130,7 +166,7 @@ export async function status(deps: RestoreDeps, signal: AbortSignal): Promise<An
         json.cleanStop === null ? '-' : json.cleanStop ? 'yes' : 'no (running, or stopped without notice)',
       ],
       ['backups on the line', String(json.onLine)],
-      ['tails', json.tails.length === 0 ? 'none' : json.tails.join(', ')],
+      ['tails', json.tails.length === 0 ? 'none' : catalog.tails.map(withSize).join(', ')],
       ['quarantined', json.quarantined.length === 0 ? 'none' : json.quarantined.join(', ')],
       ['older formats', String(json.olderFormats)],
       ['JellyRoller archives', String(json.jellyrollerArchives)],
@@ -145,7 +181,8 @@ export async function pruneDryRun(
   signal: AbortSignal,
 ): Promise<Answer> {
   const { catalog, state } = await readStore(deps, signal);
-  const verdicts = retentionOf(catalog, state, policy).map(({ backup, keep, reason }) => ({
+  const requested = (await pendingRequest(deps.store, state, signal))?.request.name;
+  const verdicts = retentionOf(catalog, state, policy, requested).map(({ backup, keep, reason }) => ({
     name: nameOf(backup),
     keep,
     reason,

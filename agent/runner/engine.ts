@@ -1,3 +1,8 @@
+import type { Secret } from '../secret.ts';
+
+/** What the engine names its archives, in the server's local time. */
+export const ENGINE_FILE_NAME = /^jellyfin-backup-\d{14}\.zip$/;
+
 /** One archive in Jellyfin's backup folder, as the engine lists it: an archive that is still written is not listed. */
 export interface EngineBackup {
   /** Without a folder: the path is one of Jellyfin's container (facts/jellyroller.md 4). */
@@ -17,10 +22,17 @@ export type CreateAnswer =
   | { kind: 'refused'; why: string; isRetryable: boolean };
 
 /**
+ * Gives the API key. `refused` is the key that the server has just refused: a restore replaces the table of keys, so
+ * another one may have to be made. A source that has no other answers with the same key again.
+ */
+export type ApiKeySource = (refused: Secret | undefined, signal?: AbortSignal) => Promise<Secret>;
+
+/**
  * Jellyfin's own backup engine. Two drivers: the JellyRoller CLI and the HTTP API that it calls. Both pass one suite.
  *
  * Every call throws an `AgentError`: `jellyfin_unavailable` (retryable) when nobody answers or the server is starting,
- * `external_failed` when the key is refused, or the answer is not what the API promises.
+ * `external_failed` when the key is refused, or the answer is not what the API promises. An aborted call throws the
+ * signal's reason, but for a `create` that has begun: that one answers `unknown`.
  */
 export interface BackupEngine {
   readonly driver: 'jellyroller' | 'http';
@@ -29,10 +41,14 @@ export interface BackupEngine {
   /**
    * Begins a backup and waits for the answer, as long as it takes or the driver can. Never call it while another may be
    * running: the engine has no lock, two would run side by side.
+   *
+   * A server that says no, or is not there, is an answer (`refused`) and not an error. Thrown is only what makes the driver
+   * itself useless: an answer that is not Jellyfin's, a CLI that cannot run.
    */
   create(signal?: AbortSignal): Promise<CreateAnswer>;
   /**
-   * Asks the server to restart into a restore of `fileName`. When this resolves the restore is accepted, not done.
+   * Asks the server to restart into a restore of `fileName`. When this resolves the restore is accepted, not done. A
+   * `jellyfin_unavailable` that is not retryable: the connection was lost, the restore may have been accepted.
    * @throws AgentError `backup_missing` when the archive is not in Jellyfin's backup folder.
    */
   restore(fileName: string, signal?: AbortSignal): Promise<void>;

@@ -65,6 +65,10 @@ export class Sessions {
     return token;
   }
 
+  signOut(token: string): void {
+    execute(this.#db, 'DELETE FROM Devices WHERE AccessToken = ?', token);
+  }
+
   listKeys(): ApiKey[] {
     return allRows<ApiKey>(this.#db, 'SELECT Id, Name, AccessToken, DateCreated FROM ApiKeys ORDER BY Id');
   }

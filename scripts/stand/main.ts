@@ -25,10 +25,11 @@ try {
   const mediaDir = join(dir, 'media-volume');
   await mkdir(mediaDir);
   await makeMedia(mediaDir);
-  const [azurite, app, bootstrappedApp] = await Promise.all([
+  const [azurite, app, bootstrappedApp, upgraded] = await Promise.all([
     startAzurite(),
     deployedReplica(false),
     deployedReplica(true),
+    deployedReplica(false, { jellyfinImage: 'ghcr.io/jellyfin/jellyfin:10.11.12' }),
   ]);
   const containerName = 'jellyfin-backups';
   const store = azurite.container(containerName);
@@ -54,7 +55,8 @@ try {
     ['agent', 'dist/agent.mjs, as init container and as sidecar'],
   ]);
   const second = { ...world, containerName: await azurite.createContainer(), jellyfinPort: await freePort() };
-  await walkThrough({ world, store, report, app, bootstrapped: { app: bootstrappedApp, world: second } });
+  const bootstrapped = { app: bootstrappedApp, world: second };
+  await walkThrough({ world, store, report, app, bootstrapped, upgraded });
   isGood = true;
 } catch (error) {
   report.check('the walk comes to its end', false, error instanceof Error ? error.message : String(error));

@@ -15,9 +15,13 @@ const TUNING = {
 /**
  * The Container App that `pulumi up` would deploy, taken from the real program: what is executed here is what is deployed.
  * @param bootstrapAdmin Whether the sidecar completes the wizard of a brand-new server.
+ * @param config What an operator has set besides.
  */
-export async function deployedReplica(bootstrapAdmin: boolean): Promise<DeployedApp> {
+export async function deployedReplica(
+  bootstrapAdmin: boolean,
+  config: Readonly<Record<string, string>> = {},
+): Promise<DeployedApp> {
   return deployedApp(
-    await evaluateProgram({ config: { ...TUNING, bootstrapAdmin: String(bootstrapAdmin) } }),
+    await evaluateProgram({ config: { ...TUNING, bootstrapAdmin: String(bootstrapAdmin), ...config } }),
   );
 }

@@ -1,7 +1,8 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { CONTAINER, ENV } from '../../agent/contract.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CONTAINER, ENV, MOUNT } from '../../agent/contract.ts';
 import { startProcess, type ProcessExit, type RunningProcess } from '../../tests/support/processes.ts';
 import { environmentOf, type ContainerSpec, type DeployedApp } from '../deployed-app.ts';
 import type { World } from './world.ts';
@@ -58,11 +59,21 @@ export class Replica {
     return last;
   }
 
-  /** Starts all containers at once, as the platform does. */
-  async start(): Promise<void> {
+  /**
+   * Starts all containers at once, as the platform does.
+   * @param overrides Variables by container, over what the app says.
+   */
+  async start(overrides: Readonly<Record<string, Readonly<Record<string, string>>>> = {}): Promise<void> {
     if (this.#world.jellyfin.kind === 'real') await this.#seedPort();
     for (const container of this.#app.template.containers)
-      this.#running.set(container.name, this.#start(container));
+      this.#running.set(container.name, this.#start(container, overrides[container.name]));
+  }
+
+  /** SIGTERM to every container at once, and SIGKILL `graceMs` later whatever the grace period says. */
+  async stopShort(graceMs: number): Promise<void> {
+    for (const child of this.#running.values()) child.signal('SIGTERM');
+    await sleep(graceMs);
+    await this.kill();
   }
 
   /** SIGTERM to every container at once, SIGKILL after the grace period. */
@@ -129,6 +140,8 @@ export class Replica {
       // Two replicas on one machine would ask for one port.
       if (container.args?.[0] === 'backup') env[ENV.healthPort] = '0';
     }
+    // A path of Jellyfin's container, which is the one that mounts it.
+    if (env[ENV.mediaDir] === MOUNT.media) env[ENV.mediaDir] = this.#world.mediaDir;
     if (env[ENV.jellyfinUrl] !== undefined)
       env[ENV.jellyfinUrl] = `http://127.0.0.1:${String(this.#world.jellyfinPort)}`;
     return env;
@@ -147,7 +160,13 @@ export class Replica {
   /** A real server takes its port from network.xml only; it is part of the settings that come back with a restore. */
   async #seedPort(): Promise<void> {
     const file = join(this.dataDir, 'config/network.xml');
-    if (existsSync(file)) return;
+    if (existsSync(file)) {
+      // Two replicas at once have a network each on Azure, and one here.
+      const settings = await readFile(file, 'utf8');
+      const port = `<InternalHttpPort>${String(this.#world.jellyfinPort)}</InternalHttpPort>`;
+      await writeFile(file, settings.replace(/<InternalHttpPort>\d+<\/InternalHttpPort>/, port));
+      return;
+    }
     await mkdir(join(this.dataDir, 'config'), { recursive: true });
     await writeFile(
       file,

@@ -1,120 +1,27 @@
 import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ContainerClient } from '@azure/storage-blob';
+import { promisify } from 'node:util';
 import { CONTAINER } from '../../agent/contract.ts';
-import { formatBytes } from '../../agent/table.ts';
 import { JellyfinClient } from './jellyfin-client.ts';
-import type { DeployedApp } from '../deployed-app.ts';
+import { operatorsWishes } from './operator.ts';
+import { overlaps } from './overlaps.ts';
 import { Replica } from './replica.ts';
-import type { Report } from './report.ts';
-import type { World } from './world.ts';
-
-const ADMIN = { name: 'admin', password: 'correct horse battery staple' };
-const CHANGE_WINDOW_MS = 3_000;
-
-/** What a person would miss. */
-interface ServerState {
-  serverId: string;
-  users: string[];
-  keys: string[];
-  libraries: string[];
-  played: string[];
-}
-
-interface Walk {
-  world: World;
-  store: ContainerClient;
-  report: Report;
-  app: DeployedApp;
-  /** The same app, with the stack's default: a generated administrator. */
-  bootstrapped: { app: DeployedApp; world: World };
-}
-
-const backupLine = /last_backup_utc=(\S+) size_bytes=(\d+)/;
-
-async function blobNames(store: ContainerClient, prefix: string): Promise<string[]> {
-  const names: string[] = [];
-  for await (const blob of store.listBlobsFlat({ prefix })) names.push(blob.name);
-  return names;
-}
-
-/** The next backup that the sidecar reports from now on. */
-async function nextBackup({ report }: Walk, replica: Replica, timeoutMs = 30_000): Promise<void> {
-  const sidecar = replica.container(CONTAINER.backup);
-  const line = await sidecar.waitForLine(
-    ({ text }) => backupLine.test(text),
-    timeoutMs,
-    sidecar.lines.length,
-  );
-  const size = Number(backupLine.exec(line.text)?.[2] ?? 0);
-  report.event(
-    'backup-agent',
-    `${String(line.json?.['backup'])} stored, ${formatBytes(size)}, in ${String(line.json?.['durationMs'])} ms`,
-  );
-}
-
-async function stateOf(client: JellyfinClient, userId: string): Promise<ServerState> {
-  const played: string[] = [];
-  for (const movie of await client.movies(userId))
-    if (await client.isPlayed(userId, movie.id)) played.push(movie.name);
-  return {
-    serverId: (await client.publicInfo()).Id,
-    users: await client.userNames(),
-    keys: await client.apiKeys(),
-    libraries: await client.libraries(),
-    played,
-  };
-}
-
-function describeState({ users, keys, libraries, played }: ServerState): string {
-  return `users ${users.join(', ')}; ${String(keys.length)} API key; libraries ${libraries.join(', ')}; played ${played.length === 0 ? 'nothing' : played.join(', ')}`;
-}
-
-async function coldStart(walk: Walk, number: number): Promise<Replica> {
-  const { report, world } = walk;
-  const replica = new Replica(walk.app, world, number);
-  const { exit, log } = await replica.init();
-  const restored = log.find((line) => line['msg'] === 'restored');
-  const what =
-    restored === undefined
-      ? 'first boot'
-      : `${String(restored['restoredFrom'])}, ${String(restored['files'])} files`;
-  report.event(CONTAINER.restore, `exit ${String(exit.code)}: ${what}`);
-  if (exit.code !== 0) throw new Error(`restore failed: ${JSON.stringify(log.at(-1))}`);
-  await replica.start();
-  const client = new JellyfinClient(urlOf(world));
-  await client.waitHealthy();
-  report.event(CONTAINER.jellyfin, 'Healthy');
-  return replica;
-}
-
-const urlOf = (world: World) => `http://127.0.0.1:${String(world.jellyfinPort)}`;
-
-/** Looks with the token of before the restart, then signs in anew. */
-async function signInAfter(
-  { report, world }: Walk,
-  before: { token: string; serverId: string },
-  when: string,
-): Promise<{ client: JellyfinClient; userId: string }> {
-  const { Id, StartupWizardCompleted } = await new JellyfinClient(urlOf(world)).publicInfo();
-  const wizard = `StartupWizardCompleted: ${String(StartupWizardCompleted)}`;
-  report.check(`login screen, not the wizard, ${when}`, StartupWizardCompleted, wizard);
-  report.check(`same server, ${when}`, Id === before.serverId, `id ${Id.slice(0, 8)}…`);
-  const isSignedIn = await new JellyfinClient(urlOf(world), before.token).userNames().then(
-    () => true,
-    () => false,
-  );
-  report.check(
-    `browsers stay signed in, ${when}`,
-    isSignedIn,
-    `the old token ${isSignedIn ? 'works' : 'is refused'}`,
-  );
-  const client = new JellyfinClient(urlOf(world));
-  return { client, userId: await client.logIn(ADMIN.name, ADMIN.password) };
-}
+import {
+  ADMIN,
+  blobNames,
+  CHANGE_WINDOW_MS,
+  coldStart,
+  describeState,
+  nextBackup,
+  signInAfter,
+  stateOf,
+  stop,
+  urlOf,
+  type ServerState,
+  type Walk,
+} from './steps.ts';
 
 async function firstBootAndUse(
   walk: Walk,
@@ -173,16 +80,8 @@ async function scaleToZero(
   report.event('a person', `watched ${last.name}`);
   const before = await stateOf(client, userId);
   const token = client.token ?? '';
-  const exits = await replica.stop();
-  report.event(
-    'platform',
-    `SIGTERM to all; exits ${[...exits].map(([name, exit]) => `${name} ${String(exit.code ?? exit.signal)}`).join(', ')}`,
-  );
-  report.check(
-    'the sidecar says that the last write is stored',
-    exits.get(CONTAINER.backup)?.code === 0,
-    `exit ${String(exits.get(CONTAINER.backup)?.code)}`,
-  );
+  const exitCode = await stop(walk, replica);
+  report.check('the sidecar says that the last write is stored', exitCode === 0, `exit ${String(exitCode)}`);
   return { before, token };
 }
 
@@ -216,8 +115,7 @@ async function killed(walk: Walk, replica: Replica, movies: { id: string; name: 
     played === Math.min(2, movies.length),
     `${String(played)} of ${String(Math.min(2, movies.length))}`,
   );
-  await next.stop();
-  report.event('platform', 'SIGTERM to all');
+  await stop(walk, next);
 }
 
 async function storeFaults(walk: Walk): Promise<void> {
@@ -277,6 +175,11 @@ async function bootstrapped(walk: Walk): Promise<void> {
   report.chapter('A brand-new server as `pulumi up` deploys it: with a generated administrator');
   const replica = await coldStart({ ...walk, app, world }, 80);
   await nextBackup(walk, replica);
+  const said = (msg: string) =>
+    replica.container(CONTAINER.backup).lines.find(({ json }) => json?.['msg'] === msg)?.json;
+  const timeOf = (msg: string) => Date.parse(String(said(msg)?.['time']));
+  const openMs = timeOf('setup wizard completed') - timeOf('jellyfin is healthy');
+  report.event(CONTAINER.backup, `closed the wizard ${String(openMs)} ms after it saw the server healthy`);
   const client = new JellyfinClient(urlOf(world));
   const { StartupWizardCompleted } = await client.publicInfo();
   report.check(
@@ -287,9 +190,14 @@ async function bootstrapped(walk: Walk): Promise<void> {
   const secret = (name: string) => app.secrets.get(name) ?? '';
   await client.logIn(secret('jellyfin-admin-user'), secret('jellyfin-admin-password'));
   const libraries = await client.libraries();
-  report.check('its administrator signs in', libraries.length > 0, `library ${libraries.join(', ')}`);
-  await replica.stop();
-  report.event('platform', 'SIGTERM to all');
+  report.check(
+    'its administrator signs in and finds the folders of the share',
+    libraries.join() === 'Movies',
+    `libraries ${libraries.join(', ')}`,
+  );
+  const keys = (await client.apiKeys()).map((key) => key.split(':')[0]);
+  report.check('one API key for the runner', keys.join() === 'JellyRoller', `keys ${keys.join(', ')}`);
+  await stop(walk, replica);
 }
 
 /** The client's success criteria, one after the other, on one machine. */
@@ -318,6 +226,8 @@ export async function walkThrough(walk: Walk): Promise<void> {
   );
 
   await killed(walk, second, movies);
+  await overlaps(walk);
+  await operatorsWishes(walk);
   await bootstrapped(walk);
   await storeFaults(walk);
   await openWithTar(walk);

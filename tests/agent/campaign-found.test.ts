@@ -4,6 +4,7 @@ import { writeRequest } from '../../agent/restore-request.ts';
 import { restoreVolume } from '../../agent/restore.ts';
 import { Sidecar } from '../../agent/sidecar.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
+import { idleHeartbeat } from './campaign-replica.ts';
 import { Server } from './campaign-server.ts';
 import { MemoryBlobStore } from './support-memory-store.ts';
 import {
@@ -112,6 +113,7 @@ test('after the epoch was deleted, a fenced replica does not put its old one bac
   const late = copyOfVolume(used.dataDir);
   const successor = makeTempDir('volume');
   await restore(store, successor);
+  writeMore(successor);
   const newest = lineOn(partsOn(store), successor);
   await newest.backUp(SERVER, BACKUP);
   await store.remove(EPOCH_BLOB, (await readEpoch(store))?.etag ?? '');
@@ -160,7 +162,13 @@ test('a server that is set up right before the stop, and cannot be stored any mo
   };
   const deps = { ...parts, clock };
   const sidecar = new Sidecar(
-    { ...deps, line: lineOn(deps, dataDir), jellyfin: server, hurry: () => undefined },
+    {
+      ...deps,
+      line: lineOn(deps, dataDir),
+      jellyfin: server,
+      heartbeat: idleHeartbeat(deps, dataDir),
+      hurry: () => undefined,
+    },
     {
       dataDir,
       intervalMs: 100,

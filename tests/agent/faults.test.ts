@@ -475,9 +475,9 @@ describe('agent backup --once', () => {
     RETENTION_WEEKLY: '0',
     RETENTION_MONTHLY: '0',
   };
-  /** Retention leaves alone for an hour what a restore may be reading. */
+  /** Retention leaves a backup alone for an hour after it was superseded: a restore may be reading it. */
   const aged = (entry: string) =>
-    entry.includes(used.older.name)
+    entry.includes(used.newer.name)
       ? entry.replace(/<Last-Modified>[^<]*/, '<Last-Modified>Sat, 01 Nov 2025 00:00:00 GMT')
       : entry;
 

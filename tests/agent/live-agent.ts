@@ -26,6 +26,8 @@ export const SQLITE_IN_PROCESS: DatabaseEngine = {
     runSqlite({ operation: 'snapshot', source, target }) as ReturnType<DatabaseEngine['snapshot']>,
   inspect: (copy, questions) =>
     runSqlite({ operation: 'inspect', copy, questions }) as Promise<DatabaseFacts>,
+  compare: async (copy, earlier) =>
+    (await runSqlite({ operation: 'compare', copy, earlier })) as Record<string, number>,
   settle: (copy, setWal) => runSqlite({ operation: 'settle', copy, setWal }) as Promise<void>,
 };
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import type { StoredBackup } from '../../agent/catalog.ts';
-import { decideRetention, isVerified } from '../../agent/retention.ts';
+import { decideRetention, isVerified, versionHolds } from '../../agent/retention.ts';
 import { stored } from './support-values.ts';
 
 const NONE = { daily: 0, weekly: 0, monthly: 0 };
@@ -39,23 +39,77 @@ describe('retention', () => {
     ]);
   });
 
+  const ofVersions = (...versions: [version: string, hold?: 'released'][]) =>
+    year(24, versions.length).map((backup, index) => {
+      const [version, hold] = versions[index] ?? [];
+      const metadata = {
+        ...backup.item.metadata,
+        jellyfin_version: version ?? '',
+        ...(hold && { version_hold: hold }),
+      };
+      return { ...backup, item: { ...backup.item, metadata } };
+    });
+
   it('keeps the last backup of each Jellyfin version until someone lets it go', () => {
-    const versions = ['12.0.0', '12.0.0', '10.11.11', '10.11.11', '10.10.7'];
-    const line = year(24, 5).map((backup, index) => ({
-      ...backup,
-      item: {
-        ...backup.item,
-        metadata: { ...backup.item.metadata, jellyfin_version: versions[index] ?? '' },
-      },
-    }));
-    expect(kept(decideRetention({ line, besideLine: [], policy: { keep: 1, ...NONE } }))).toEqual([5, 3, 1]);
+    const policy = { keep: 2, ...NONE };
+    const held = ofVersions(['12.0.0'], ['12.0.0'], ['10.11.11'], ['10.11.11'], ['10.10.7']);
+    expect(kept(decideRetention({ line: held, besideLine: [], policy }))).toEqual([5, 4, 3, 1]);
+    expect(decideRetention({ line: held, besideLine: [], policy })[2]?.reason).toBe(
+      'held: last of Jellyfin 10.11.11',
+    );
+    const released = ofVersions(['12.0.0'], ['12.0.0'], ['10.11.11', 'released'], ['10.11.11'], ['10.10.7']);
+    expect(kept(decideRetention({ line: released, besideLine: [], policy }))).toEqual([5, 4, 1]);
+    // Gone for one reason does not mean gone for all.
+    expect(kept(decideRetention({ line: released, besideLine: [], policy: { ...policy, keep: 3 } }))).toEqual(
+      [5, 4, 3, 1],
+    );
   });
 
-  it('keeps what a restore may still be reading', () => {
+  it('holds nothing of the version that runs now, and nothing damaged', () => {
+    const [newest, damaged, older] = ofVersions(['12.0.0'], ['10.11.11'], ['10.11.11']);
+    if (newest === undefined || damaged === undefined || older === undefined) throw new Error('three');
+    const metadata = { ...damaged.item.metadata, damaged: 'x' };
+    const line = [newest, { ...damaged, item: { ...damaged.item, metadata } }, older];
+    expect([...versionHolds(line)]).toEqual([[older, { version: '10.11.11', isReleased: false }]]);
+  });
+
+  it('keeps what a restore may still be reading: for an hour since it was superseded, not since it was made', () => {
     const line = year(0.25, 10);
-    expect(kept(decideRetention({ line, besideLine: [], policy: { keep: 1, ...NONE } }))).toEqual([
-      10, 9, 8, 7,
-    ]);
+    const keepOne = { keep: 1, ...NONE };
+    expect(kept(decideRetention({ line, besideLine: [], policy: keepOne }))).toEqual([10, 9, 8, 7, 6]);
+    // Superseded a moment ago, by the newest, after five hours as the candidate.
+    const quiet = year(5, 3);
+    expect(kept(decideRetention({ line: quiet, besideLine: [], policy: keepOne }))).toEqual([3, 2]);
+  });
+
+  it('counts from the first good backup above it: a damaged one supersedes nothing', () => {
+    const hoursAgo = (hours: number) => new Date(Date.UTC(2026, 0, 10) - hours * 3_600_000);
+    const line = [
+      stored(1, 4, { lastModified: hoursAgo(0) }),
+      stored(1, 3, { lastModified: hoursAgo(5), metadata: { damaged: 'x' } }),
+      stored(1, 2, { lastModified: hoursAgo(9) }),
+      // A later note on it does not make it superseded later.
+      stored(1, 1, { lastModified: hoursAgo(0.5) }),
+    ];
+    expect(kept(decideRetention({ line, besideLine: [], policy: { keep: 1, ...NONE } }))).toEqual([4, 3, 2]);
+  });
+
+  it('keeps what the next start was asked to restore, wherever it is', () => {
+    const line = year(24, 3);
+    const besideLine = year(24, 12).map((one) => stored(1, one.sequence, { placement: 'tail' }));
+    const requestOf = (backup: StoredBackup | undefined) =>
+      decideRetention({
+        line,
+        besideLine: besideLine.map((one) => ({ ...one, item: { ...one.item, lastModified: new Date(0) } })),
+        policy: { keep: 1, ...NONE },
+        requested: backup?.item.name,
+      })
+        .filter(({ keep }) => !keep)
+        .map(({ backup: { item } }) => item.name);
+    const names = (...backups: (StoredBackup | undefined)[]) => backups.map((one) => one?.item.name);
+    expect(requestOf(undefined)).toEqual(names(line[2], besideLine[10], besideLine[11]));
+    expect(requestOf(line[2])).toEqual(names(besideLine[10], besideLine[11]));
+    expect(requestOf(besideLine[11])).toEqual(names(line[2], besideLine[10]));
   });
 
   it('keeps tails for a month, and the newest ten for ever', () => {

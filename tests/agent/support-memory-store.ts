@@ -1,5 +1,5 @@
 import { AgentError } from '../../agent/errors.ts';
-import type { BlobItem, BlobPage, BlobStore, WriteCondition } from '../../agent/ports.ts';
+import type { BlobItem, BlobPage, BlobStore, FoundBlob, WriteCondition } from '../../agent/ports.ts';
 
 export interface MemoryBlob {
   bytes: Uint8Array;
@@ -15,9 +15,12 @@ interface StoredBlob extends MemoryBlob {
 export class MemoryBlobStore implements BlobStore {
   readonly #blobs = new Map<string, StoredBlob>();
   readonly #staged = new Map<string, Map<string, Uint8Array>>();
+  readonly #now: () => Date;
   #writes = 0;
 
-  constructor(content: Iterable<readonly [string, MemoryBlob]> = []) {
+  /** @param now The service's clock, for `Last-Modified`. */
+  constructor(content: Iterable<readonly [string, MemoryBlob]> = [], now = () => new Date()) {
+    this.#now = now;
     for (const [name, blob] of content) this.#write(name, blob);
   }
 
@@ -50,8 +53,11 @@ export class MemoryBlobStore implements BlobStore {
     });
   }
 
-  find(name: string): Promise<{ bytes: Uint8Array; etag: string } | undefined> {
-    return answer(() => this.#blobs.get(name));
+  find(name: string): Promise<FoundBlob | undefined> {
+    return answer(() => {
+      const blob = this.#blobs.get(name);
+      return blob && { ...blob, ageMs: Date.now() - blob.lastModified.getTime() };
+    });
   }
 
   put(name: string, bytes: Uint8Array, condition: WriteCondition): Promise<string> {
@@ -123,7 +129,7 @@ export class MemoryBlobStore implements BlobStore {
 
   #write(name: string, { bytes, metadata }: MemoryBlob): string {
     const etag = `"${String((this.#writes += 1))}"`;
-    this.#blobs.set(name, { bytes: Buffer.from(bytes), metadata, etag, lastModified: new Date() });
+    this.#blobs.set(name, { bytes: Buffer.from(bytes), metadata, etag, lastModified: this.#now() });
     return etag;
   }
 }

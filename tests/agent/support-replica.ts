@@ -43,6 +43,8 @@ export const SQLITE_IN_THREAD: DatabaseEngine = {
     (await sqlite({ operation: 'inspect', copy, questions })) as Awaited<
       ReturnType<DatabaseEngine['inspect']>
     >,
+  compare: async (copy, earlier) =>
+    (await sqlite({ operation: 'compare', copy, earlier })) as Record<string, number>,
   settle: async (copy, setWal) => void (await sqlite({ operation: 'settle', copy, setWal })),
 };
 

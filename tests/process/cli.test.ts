@@ -58,9 +58,9 @@ describe('with a line of two backups', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const size = expect.stringMatching(/^\d+(\.\d+)? [KM]iB$/) as string;
     expect(cellsOf(stdout)).toEqual([
-      ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL'],
-      [newer, 'candidate', size, stampOf(newer).text, '-', '1', '40', '-', '-'],
-      [older, 'line', size, stampOf(older).text, '-', '1', '40', '-', '-'],
+      ['NAME', 'PLACE', 'SIZE', 'MADE (UTC)', 'JELLYFIN', 'USERS', 'ITEMS', 'STOP', 'DRILL', 'HOLD'],
+      [newer, 'candidate', size, stampOf(newer).text, '-', '1', '40', '-', '-', '-'],
+      [older, 'line', size, stampOf(older).text, '-', '1', '40', '-', '-', '-'],
     ]);
   });
 
@@ -76,6 +76,7 @@ describe('with a line of two backups', () => {
       cleanStop: false,
       verifiedUtc: null,
       damaged: null,
+      versionHold: null,
     };
     expect(backups).toEqual([
       { name: newer, place: 'candidate', ...common },
@@ -240,10 +241,10 @@ describe('with a line of two backups', () => {
     });
   });
 
-  test('release of what is on the line: exit 4, there is nothing to release', async () => {
+  test('release of what is on the line and not held: exit 4, there is nothing to release', async () => {
     expect(await agent(store, ['release', older])).toMatchObject({
       code: 4,
-      stderr: `error: ${older} is not stored beside the line: there is nothing to release\n`,
+      stderr: `error: ${older} is on the line and not held as the last of an older Jellyfin version: there is nothing to release\n`,
     });
   });
 

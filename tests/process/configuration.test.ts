@@ -12,6 +12,7 @@ const INVALID: readonly (readonly [name: string, value: string, rule: RegExp])[]
   ['BLOB_CONTAINER', 'a--b', /3 to 63 lower-case letters, digits and single hyphens/],
   ['DATA_DIR', 'data', /an absolute path below \//],
   ['DATA_DIR', '/', /an absolute path below \//],
+  ['MEDIA_DIR', 'media', /an absolute path below \//],
   ['JELLYFIN_URL', 'localhost:8096', /an http or https URL without query/],
   ['JELLYFIN_URL', 'http://localhost:8096/?x=1', /an http or https URL without query/],
   ['BACKUP_INTERVAL_SECONDS', '0', /a whole number from 1 to 604800/],

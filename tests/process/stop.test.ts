@@ -11,6 +11,7 @@ import {
   StandIn,
   startAgent,
   Store,
+  writeRow,
 } from './support.ts';
 import { stopRounds } from './stop-rounds.ts';
 
@@ -189,7 +190,7 @@ describe('a server that does not stop in order', () => {
     const replica = await Replica.start(await Store.create());
     replica.signal('SIGTERM');
     expect(await replica.sidecar.exit()).toBe(0);
-    expect(await replica.store.names()).toEqual(['state/epoch.json']);
+    expect(await replica.store.names()).toEqual(['state/epoch.json', 'state/writer.json']);
     expect(replica.sidecar.process.jsonLines().filter(({ level }) => level === 'error')).toEqual([]);
   });
 });
@@ -206,7 +207,9 @@ describe('a store that does not answer', () => {
     await sleep(4_000);
     await store.proxy.acceptConnections();
     expect(await replica.sidecar.exit()).toBe(0);
-    expect(replica.sidecar.said('recovered')).toHaveLength(1);
+    expect(replica.sidecar.said('recovered').filter(({ after }) => after === 'backup failed')).toHaveLength(
+      1,
+    );
     expect((await nextStart(store)).activities.at(-1)).toBe('just before SIGTERM');
   });
 
@@ -280,5 +283,28 @@ test.concurrent(
     const lanes = await Promise.all([stopRounds(6, 1_000), stopRounds(6, 1_000)]);
     expect(lanes.flat().filter(({ isThere, exitCode }) => !isThere || exitCode !== 0)).toEqual([]);
     expect(lanes.flat()).toHaveLength(12);
+  },
+);
+
+test.concurrent(
+  'what is written in the moment before the sidecar knows of the server is stored',
+  async () => {
+    const store = await Store.create();
+    const first = await Replica.startUsed(store, { agent: ONLY_AT_STOP });
+    first.signal('SIGTERM');
+    expect(await first.sidecar.exit()).toBe(0);
+    const home = newHome();
+    await restore(store, home, { JELLYFIN_VERSION: '10.11.11' });
+    const server = await StandIn.launch(home, CLOSING);
+    await server.untilHealth('Healthy');
+  await writeRow(home, 'in the first second');
+    await server.stop();
+    // It comes up while everything ends already.
+    const sidecar = new Sidecar(
+      startAgent(['backup'], agentEnv(store, home.data, { JELLYFIN_URL: server.url })),
+    );
+    await sidecar.until('waiting for jellyfin');
+    expect(await sidecar.terminate()).toBe(0);
+    expect((await nextStart(store)).activities).toContain('in the first second');
   },
 );

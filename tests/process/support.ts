@@ -1,6 +1,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
+import { json } from 'node:stream/consumers';
 import { DatabaseSync } from 'node:sqlite';
 import type { BlobItem, ContainerClient } from '@azure/storage-blob';
 import { eventually, Home, StandIn } from '../stand-in/support.ts';
@@ -83,7 +84,9 @@ export class Store {
   }
 
   async readJson(name: string): Promise<Record<string, unknown>> {
-    return JSON.parse((await this.read(name)).toString()) as Record<string, unknown>;
+    // In one request: a blob that is written again and again may change its size between two.
+    const { readableStreamBody } = await this.client.getBlobClient(name).download();
+    return (await json(readableStreamBody as NodeJS.ReadableStream)) as Record<string, unknown>;
   }
 }
 
@@ -357,11 +360,12 @@ export function countRows(databaseFile: string, table: string): number {
 /** What the next start finds: a restore into a new volume. */
 export async function nextStart(
   store: Store,
-): Promise<{ home: Home; activities: string[]; report: unknown }> {
+  env: Record<string, string> = {},
+): Promise<{ home: Home; activities: string[]; report: unknown; lines: Record<string, unknown>[] }> {
   const home = newHome();
-  const { jsonLines } = await restore(store, home);
+  const { jsonLines } = await restore(store, home, env);
   const activities = existsSync(home.database) ? activitiesIn(home.database) : [];
-  return { home, activities, report: jsonLines.find(({ msg }) => msg === 'restored') };
+  return { home, activities, report: jsonLines.find(({ msg }) => msg === 'restored'), lines: jsonLines };
 }
 
 /** A port that somebody else holds. */

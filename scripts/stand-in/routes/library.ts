@@ -1,3 +1,5 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { HttpError } from '../http-error.ts';
 import { json, noContent } from '../http-listener.ts';
 import { route, type Route } from '../http-router.ts';
@@ -25,6 +27,22 @@ export function libraryRoutes(server: Server): Route[] {
       if (!libraries.remove(request.query('name') ?? '')) throw new HttpError(404, 'Not Found');
       if (request.query('refreshLibrary')?.toLowerCase() === 'true') refresh();
       return noContent;
+    }),
+    // The folder browser of the wizard and the dashboard.
+    route('GET', '/Environment/DirectoryContents', 'setup-or-admin', (request) => {
+      const path = request.query('path') ?? '';
+      if (!isFolder(path)) throw new HttpError(404, 'Not Found');
+      const isWanted = (isDirectory: boolean): boolean =>
+        request.query(isDirectory ? 'includeDirectories' : 'includeFiles')?.toLowerCase() === 'true';
+      const entries = readdirSync(path, { withFileTypes: true }).filter((entry) =>
+        isWanted(entry.isDirectory()),
+      );
+      return json(
+        entries.map((entry) => {
+          const Type = entry.isDirectory() ? 'Directory' : 'File';
+          return { Name: entry.name, Path: join(path, entry.name), Type };
+        }),
+      );
     }),
     route('POST', '/Library/Refresh', 'admin', () => {
       refresh();

@@ -29,6 +29,10 @@ export function userRoutes(server: Server): Route[] {
 
   return [
     route('POST', '/Users/AuthenticateByName', 'anyone', authenticate),
+    route('POST', '/Sessions/Logout', 'user', ({ credentials }) => {
+      sessions.signOut(credentials.token ?? '');
+      return noContent;
+    }),
     // Users are hidden from the login screen unless an administrator shows them.
     route('GET', '/Users/Public', 'anyone', () => json([])),
     route('GET', '/Users/Me', 'user', ({ caller }) => {
