@@ -10,6 +10,7 @@ import { prune } from './prune.ts';
 import { publish, type PublishDeps, type PublishedBackup } from './publish.ts';
 import type { Snapshot, Snapshotter } from './snapshot.ts';
 import { TailMeasure } from './tail.ts';
+import { pendingRequest } from './restore-request.ts';
 import { readMarker, writeMarker, type VolumeMarker } from './volume.ts';
 
 export interface LineDeps extends PublishDeps {
@@ -373,7 +374,10 @@ export class BackupLine {
     if (previous === undefined) return;
     try {
       const item = await store.head(previous, signal);
-      if (item !== undefined) await store.remove(previous, item.etag, signal);
+      // A person has put it on the line: until its successor has published, it is the only backup of what that server has.
+      if (item === undefined || item.metadata['released'] === 'true') return;
+      if ((await pendingRequest(store, undefined, signal))?.request.name === previous) return;
+      await store.remove(previous, item.etag, signal);
     } catch (error) {
       log.warn('superseded tail not deleted', { backup: previous, ...errorFields(error) });
     }

@@ -197,3 +197,23 @@ test('a restore on request holds although something newer was released before', 
   }
   expect((await restore(store, makeTempDir('volume'))).restoredFrom).toBe(used.older.name);
 });
+
+test.each(['restored', 'only asked for'])(
+  'a tail that was %s on request is not deleted by its writer',
+  async (how) => {
+    const store = new MemoryBlobStore(used.blobs);
+    const late = copyOfVolume(used.dataDir);
+    await restore(store, makeTempDir('volume'));
+    const line = lineOn(partsOn(store), late);
+    writeMore(late);
+    await line.backUp(SERVER, BACKUP);
+    const tail = line.lastStored ?? '';
+    await writeRequest(store, tail, new Date());
+    if (how === 'restored') await restore(store, makeTempDir('volume'));
+    writeMore(late);
+    await line.backUp(SERVER, BACKUP);
+
+    expect(line.lastStored).not.toBe(tail);
+    expect((await restore(store, makeTempDir('volume'))).restoredFrom).toBe(tail);
+  },
+);
