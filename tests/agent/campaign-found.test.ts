@@ -217,3 +217,28 @@ test.each(['restored', 'only asked for'])(
     expect((await restore(store, makeTempDir('volume'))).restoredFrom).toBe(tail);
   },
 );
+
+test('of two starts that have read the same request, only one carries it out', async () => {
+  const store = new MemoryBlobStore(used.blobs);
+  await writeRequest(store, used.older.name, new Date());
+  const first = makeTempDir('volume');
+  let stored: string | undefined;
+  let puts = 0;
+  // The other start restores, and backs up, while this one is about to take its epoch.
+  const slow: BlobStore = new Proxy<BlobStore>(store, {
+    get: (target, key) => {
+      const method = Reflect.get(target, key) as (...given: unknown[]) => unknown;
+      return async (...given: unknown[]) => {
+        if (key === 'put' && (puts += 1) === 1) {
+          expect((await restore(store, first)).restoredFrom).toBe(used.older.name);
+          writeMore(first);
+          const line = lineOn(partsOn(store), first);
+          await line.backUp(SERVER, BACKUP);
+          stored = line.lastStored;
+        }
+        return Reflect.apply(method, target, given);
+      };
+    },
+  });
+  expect((await restore(slow, makeTempDir('volume'))).restoredFrom).toBe(stored);
+});
