@@ -10,6 +10,7 @@ import { prune } from './prune.ts';
 import { publish, type PublishDeps, type PublishedBackup } from './publish.ts';
 import type { Snapshot, Snapshotter } from './snapshot.ts';
 import { TailMeasure } from './tail.ts';
+import { pendingRequest } from './restore-request.ts';
 import { readMarker, writeMarker, type VolumeMarker } from './volume.ts';
 
 export interface LineDeps extends PublishDeps {
@@ -305,6 +306,34 @@ export class BackupLine {
     return { kind: 'beside_line', mark, backup, placement: 'tail', reason };
   }
 
+  /** For a sidecar that restarts on this volume: the commit of the one before it may still be under way. */
+  async #noteSequence(lastSequence: number): Promise<void> {
+    const { disk } = this.#deps;
+    const marker = await readMarker(disk, this.#options.dataDir);
+    if (marker === undefined || marker === 'unreadable') return;
+    await writeMarker(disk, this.#options.dataDir, { ...marker, lastSequence });
+  }
+
+  /**
+   * A successor may take the epoch between the check and the commit, and list the store before the commit: then it does not
+   * know this backup, whatever we tell people. Whoever takes the epoch from now on lists after the commit.
+   * @returns Why the backup may not be on the line; `undefined` when it is.
+   */
+  async #lateReason(
+    { epoch, holder }: Position,
+    backup: PublishedBackup,
+    signal?: AbortSignal,
+  ): Promise<string | undefined> {
+    const state = (await readEpoch(this.#deps.store, signal))?.state;
+    if (state === undefined || state.epoch < epoch) return undefined;
+    if (state.epoch === epoch && state.holder === holder) return undefined;
+    const cut = state.line.find((entry) => entry.epoch === epoch);
+    // Null: the successor has not chosen yet. It may have listed before or after: not known, so not promised.
+    const isOnLine =
+      cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
+    return isOnLine ? undefined : `epoch ${String(state.epoch)} was taken while it was being published`;
+  }
+
   /** How much the next start does not restore: on the tail for whoever lists it, and in the log. Never fails a backup. */
   async #measureTail(snapshot: Snapshot, backup: PublishedBackup, signal?: AbortSignal): Promise<LogFields> {
     const { disk, log, profile, store } = this.#deps;
@@ -337,34 +366,6 @@ export class BackupLine {
     }
   }
 
-  /** For a sidecar that restarts on this volume: the commit of the one before it may still be under way. */
-  async #noteSequence(lastSequence: number): Promise<void> {
-    const { disk } = this.#deps;
-    const marker = await readMarker(disk, this.#options.dataDir);
-    if (marker === undefined || marker === 'unreadable') return;
-    await writeMarker(disk, this.#options.dataDir, { ...marker, lastSequence });
-  }
-
-  /**
-   * A successor may take the epoch between the check and the commit, and list the store before the commit: then it does not
-   * know this backup, whatever we tell people. Whoever takes the epoch from now on lists after the commit.
-   * @returns Why the backup may not be on the line; `undefined` when it is.
-   */
-  async #lateReason(
-    { epoch, holder }: Position,
-    backup: PublishedBackup,
-    signal?: AbortSignal,
-  ): Promise<string | undefined> {
-    const state = (await readEpoch(this.#deps.store, signal))?.state;
-    if (state === undefined || state.epoch < epoch) return undefined;
-    if (state.epoch === epoch && state.holder === holder) return undefined;
-    const cut = state.line.find((entry) => entry.epoch === epoch);
-    // Null: the successor has not chosen yet. It may have listed before or after: not known, so not promised.
-    const isOnLine =
-      cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
-    return isOnLine ? undefined : `epoch ${String(state.epoch)} was taken while it was being published`;
-  }
-
   /** One tail for each fenced replica: its newest holds all of the one before. */
   async #replaceTail(backup: PublishedBackup, signal?: AbortSignal): Promise<void> {
     const { log, store } = this.#deps;
@@ -373,7 +374,10 @@ export class BackupLine {
     if (previous === undefined) return;
     try {
       const item = await store.head(previous, signal);
-      if (item !== undefined) await store.remove(previous, item.etag, signal);
+      // A person has put it on the line: until its successor has published, it is the only backup of what that server has.
+      if (item === undefined || item.metadata['released'] === 'true') return;
+      if ((await pendingRequest(store, undefined, signal))?.request.name === previous) return;
+      await store.remove(previous, item.etag, signal);
     } catch (error) {
       log.warn('superseded tail not deleted', { backup: previous, ...errorFields(error) });
     }

@@ -65,6 +65,10 @@ class Restoration {
         this.#signal,
       );
       log.info('epoch taken', { epoch: held.state.epoch });
+      if (this.#requested !== undefined && held.state.consumedRequest === this.#requested.request.id) {
+        // Once: what that start has published since is newer, and this plan does not know it.
+        throw new AgentError('backup_missing', 'another start has carried out the restore request meanwhile');
+      }
       catalog = await readCatalog(store, this.#signal);
       // Only after the state was deleted by hand: somebody has published in this epoch already.
       if (newestNamed(catalog) >= held.state.epoch) continue;

@@ -148,7 +148,7 @@ function epochs(history: History): string[] {
     const wasDeleted = history.epochDeletions.some((deleted) => deleted > previous.at && deleted < at);
     if (state.epoch < highest && !wasDeleted)
       problems.push(`the epoch went back from ${highest} to ${state.epoch}`);
-    highest = Math.max(highest, state.epoch);
+    highest = wasDeleted ? state.epoch : Math.max(highest, state.epoch);
     previous = { at, epoch: state.epoch };
     const holder = holders.get(state.epoch);
     // Nothing tells a start of an epoch that was lost before anything was published in it; the loser is fenced.

@@ -4,6 +4,7 @@ import { writeRequest } from '../../agent/restore-request.ts';
 import { restoreVolume } from '../../agent/restore.ts';
 import { Sidecar } from '../../agent/sidecar.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
+import { idleHeartbeat } from './campaign-replica.ts';
 import { Server } from './campaign-server.ts';
 import { MemoryBlobStore } from './support-memory-store.ts';
 import {
@@ -112,6 +113,7 @@ test('after the epoch was deleted, a fenced replica does not put its old one bac
   const late = copyOfVolume(used.dataDir);
   const successor = makeTempDir('volume');
   await restore(store, successor);
+  writeMore(successor);
   const newest = lineOn(partsOn(store), successor);
   await newest.backUp(SERVER, BACKUP);
   await store.remove(EPOCH_BLOB, (await readEpoch(store))?.etag ?? '');
@@ -160,7 +162,13 @@ test('a server that is set up right before the stop, and cannot be stored any mo
   };
   const deps = { ...parts, clock };
   const sidecar = new Sidecar(
-    { ...deps, line: lineOn(deps, dataDir), jellyfin: server, hurry: () => undefined },
+    {
+      ...deps,
+      line: lineOn(deps, dataDir),
+      jellyfin: server,
+      heartbeat: idleHeartbeat(deps, dataDir),
+      hurry: () => undefined,
+    },
     {
       dataDir,
       intervalMs: 100,
@@ -188,4 +196,49 @@ test('a restore on request holds although something newer was released before', 
     expect((await restore(store, makeTempDir('volume'))).restoredFrom).toBe(name);
   }
   expect((await restore(store, makeTempDir('volume'))).restoredFrom).toBe(used.older.name);
+});
+
+test.each(['restored', 'only asked for'])(
+  'a tail that was %s on request is not deleted by its writer',
+  async (how) => {
+    const store = new MemoryBlobStore(used.blobs);
+    const late = copyOfVolume(used.dataDir);
+    await restore(store, makeTempDir('volume'));
+    const line = lineOn(partsOn(store), late);
+    writeMore(late);
+    await line.backUp(SERVER, BACKUP);
+    const tail = line.lastStored ?? '';
+    await writeRequest(store, tail, new Date());
+    if (how === 'restored') await restore(store, makeTempDir('volume'));
+    writeMore(late);
+    await line.backUp(SERVER, BACKUP);
+
+    expect(line.lastStored).not.toBe(tail);
+    expect((await restore(store, makeTempDir('volume'))).restoredFrom).toBe(tail);
+  },
+);
+
+test('of two starts that have read the same request, only one carries it out', async () => {
+  const store = new MemoryBlobStore(used.blobs);
+  await writeRequest(store, used.older.name, new Date());
+  const first = makeTempDir('volume');
+  let stored: string | undefined;
+  let puts = 0;
+  // The other start restores, and backs up, while this one is about to take its epoch.
+  const slow: BlobStore = new Proxy<BlobStore>(store, {
+    get: (target, key) => {
+      const method = Reflect.get(target, key) as (...given: unknown[]) => unknown;
+      return async (...given: unknown[]) => {
+        if (key === 'put' && (puts += 1) === 1) {
+          expect((await restore(store, first)).restoredFrom).toBe(used.older.name);
+          writeMore(first);
+          const line = lineOn(partsOn(store), first);
+          await line.backUp(SERVER, BACKUP);
+          stored = line.lastStored;
+        }
+        return Reflect.apply(method, target, given);
+      };
+    },
+  });
+  expect((await restore(slow, makeTempDir('volume'))).restoredFrom).toBe(stored);
 });

@@ -3,11 +3,13 @@ import { LocalDisk } from '../../agent/adapters/local-disk.ts';
 import { TarZstd } from '../../agent/adapters/tar-zstd.ts';
 import { BackupLine } from '../../agent/backup-line.ts';
 import { AgentError, exitCodeOf } from '../../agent/errors.ts';
+import { Heartbeat, type HeartbeatDeps } from '../../agent/heartbeat.ts';
 import { createLogger } from '../../agent/log.ts';
 import type { BlobStore, Clock, DatabaseEngine, Disk } from '../../agent/ports.ts';
 import type { RestoreDeps } from '../../agent/plan-restore.ts';
 import { JELLYFIN } from '../../agent/profile.ts';
-import { restoreVolume, type RestoreReport } from '../../agent/restore.ts';
+import type { RestoreReport } from '../../agent/restore-report.ts';
+import { restoreVolume } from '../../agent/restore.ts';
 import { withRetry } from '../../agent/retry.ts';
 import { Sidecar } from '../../agent/sidecar.ts';
 import { Snapshotter } from '../../agent/snapshot.ts';
@@ -16,6 +18,7 @@ import type { History, State, Worth } from './campaign-history.ts';
 import { Actor, Killed, type Time } from './campaign-scheduler.ts';
 import { Server, settle } from './campaign-server.ts';
 import { gatedStore, type StoreWorld } from './campaign-store.ts';
+import { MemoryBlobStore } from './support-memory-store.ts';
 import { SQLITE_IN_THREAD, volumeAt } from './support-replica.ts';
 
 /* One replica: its volume, its init container, its server, its sidecar. Everything of the agent is the real one. */
@@ -41,6 +44,21 @@ export interface Carried {
 
 /** Virtual time 0 as the wall clocks show it. */
 export const BEGIN_MS = Date.UTC(2026, 5, 1);
+
+/**
+ * The heartbeat is a second strand of work beside every step, so its calls would have no one order with the others: it speaks to
+ * a store of its own, once, and nobody asks it for anything (`handoverWaitMs` is 0). The handover is not part of the campaign.
+ */
+export function idleHeartbeat(deps: Omit<HeartbeatDeps, 'store'>, dataDir: string) {
+  const sleep = (_ms: number, signal?: AbortSignal) =>
+    new Promise<void>((resolve) => {
+      if (signal === undefined || signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+  const clock = { now: () => deps.clock.now(), monotonicMs: () => deps.clock.monotonicMs(), sleep };
+  const store = new MemoryBlobStore();
+  return new Heartbeat({ ...deps, store, clock }, { dataDir, pollMs: 1_000, intervalMs: 1_000 });
+}
 
 export class Replica {
   readonly id: number;
@@ -194,7 +212,7 @@ export class Replica {
     const retention = { keep: 2, daily: 0, weekly: 0, monthly: 0 };
     const line = new BackupLine({ ...deps, snapshotter, minBackupSizeBytes: 0 }, { dataDir, retention });
     return new Sidecar(
-      { ...deps, line, jellyfin: server, hurry: () => undefined },
+      { ...deps, line, jellyfin: server, heartbeat: idleHeartbeat(deps, dataDir), hurry: () => undefined },
       {
         dataDir,
         intervalMs: 3_600_000,
