@@ -37,7 +37,6 @@ export function nothingRestored(
 
 /** The sign of life knows more than the backup: a replica that was killed may have restored it and stored nothing since. */
 export function cleanStopOf(candidate: Candidate, predecessor: Predecessor): boolean | undefined {
-  if (predecessor.kind === 'stopped') return true;
   if (predecessor.kind === 'silent') return false;
   return candidate.format === 'tarZst' ? candidate.item.metadata['clean_stop'] === 'true' : undefined;
 }

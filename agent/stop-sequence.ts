@@ -59,7 +59,6 @@ export async function stopSequence(deps: StopDeps, options: StopOptions): Promis
   let lastTryMs = Number.NEGATIVE_INFINITY;
   let lastSeen: string | undefined;
   let stillSince: { mark: string; ms: number } | undefined;
-  let lastSeen: string | undefined;
   for (;;) {
     const nowMs = clock.monotonicMs();
     deps.tick(nowMs);
@@ -73,7 +72,6 @@ export async function stopSequence(deps: StopDeps, options: StopOptions): Promis
       const { mark } = await observe(disk, dataDir, profile);
       lastSeen = mark;
       runs.observed(mark, nowMs);
-      lastSeen = mark;
       const isGone = isRefused && database.isClosed;
       if (stillSince?.mark !== mark || !isRefused) stillSince = { mark, ms: nowMs };
       const wasKilled = isRefused && nowMs - stillSince.ms >= killedAfterMs;
