@@ -129,7 +129,12 @@ function lateWriters(history: History): string[] {
     if (source === undefined || isVoid(history, source.epoch, source.at, start)) continue;
     if (source.placement !== 'line') problems.push(`r${start.replica} restored ${source.name} unasked`);
     const successor = generations(history).find(
-      (one) => one.epoch > source.epoch && one.recordedAt < source.at && one.epoch < start.epoch,
+      (one) =>
+        one.epoch > source.epoch &&
+        one.recordedAt < source.at &&
+        one.epoch < start.epoch &&
+        // The cut went with the epoch's blob.
+        !history.epochDeletions.some((deleted) => deleted > one.recordedAt && deleted < start.at),
     );
     if (successor !== undefined)
       problems.push(
