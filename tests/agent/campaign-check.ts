@@ -24,8 +24,11 @@ function rewinds(
     { epoch: number; at: number; to: { epoch: number; upTo: number | null } | undefined }
   >();
   for (const { at, state } of history.epochs) {
-    if (state.consumedRequest === undefined || found.has(state.consumedRequest)) continue;
-    found.set(state.consumedRequest, { epoch: state.epoch, at, to: state.line.at(-1) });
+    if (state.consumedRequest === undefined) continue;
+    // That a request was carried out is forgotten with the epoch's blob: one that still lies there is carried out again.
+    const forgotten = history.epochDeletions.filter((deleted) => deleted < at).length;
+    const key = `${state.consumedRequest} ${forgotten}`;
+    if (!found.has(key)) found.set(key, { epoch: state.epoch, at, to: state.line.at(-1) });
   }
   return [...found.values()];
 }
