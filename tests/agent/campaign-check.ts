@@ -262,7 +262,15 @@ function rewindsHold(history: History): string[] {
       const source = named(history, start.restoredFrom);
       const isLater = all.some((other) => other.epoch > epoch && other.epoch <= start.epoch);
       const lostState = history.epochDeletions.some((deleted) => deleted > at && deleted < start.at);
-      if (start.epoch < epoch || isLater || lostState || source === undefined || to === undefined) continue;
+      if (
+        start.epoch < epoch ||
+        start.recordedAt < at ||
+        isLater ||
+        lostState ||
+        source === undefined ||
+        to === undefined
+      )
+        continue;
       const isBelow =
         source.epoch < to.epoch || (source.epoch === to.epoch && source.sequence <= (to.upTo ?? Infinity));
       if (!isBelow && source.epoch < epoch)
