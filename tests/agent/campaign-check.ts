@@ -24,8 +24,11 @@ function rewinds(
     { epoch: number; at: number; to: { epoch: number; upTo: number | null } | undefined }
   >();
   for (const { at, state } of history.epochs) {
-    if (state.consumedRequest === undefined || found.has(state.consumedRequest)) continue;
-    found.set(state.consumedRequest, { epoch: state.epoch, at, to: state.line.at(-1) });
+    if (state.consumedRequest === undefined) continue;
+    // That a request was carried out is forgotten with the epoch's blob: one that still lies there is carried out again.
+    const forgotten = history.epochDeletions.filter((deleted) => deleted < at).length;
+    const key = `${state.consumedRequest} ${forgotten}`;
+    if (!found.has(key)) found.set(key, { epoch: state.epoch, at, to: state.line.at(-1) });
   }
   return [...found.values()];
 }
@@ -129,7 +132,12 @@ function lateWriters(history: History): string[] {
     if (source === undefined || isVoid(history, source.epoch, source.at, start)) continue;
     if (source.placement !== 'line') problems.push(`r${start.replica} restored ${source.name} unasked`);
     const successor = generations(history).find(
-      (one) => one.epoch > source.epoch && one.recordedAt < source.at && one.epoch < start.epoch,
+      (one) =>
+        one.epoch > source.epoch &&
+        one.recordedAt < source.at &&
+        one.epoch < start.epoch &&
+        // The cut went with the epoch's blob.
+        !history.epochDeletions.some((deleted) => deleted > one.recordedAt && deleted < start.at),
     );
     if (successor !== undefined)
       problems.push(
@@ -254,7 +262,15 @@ function rewindsHold(history: History): string[] {
       const source = named(history, start.restoredFrom);
       const isLater = all.some((other) => other.epoch > epoch && other.epoch <= start.epoch);
       const lostState = history.epochDeletions.some((deleted) => deleted > at && deleted < start.at);
-      if (start.epoch < epoch || isLater || lostState || source === undefined || to === undefined) continue;
+      if (
+        start.epoch < epoch ||
+        start.recordedAt < at ||
+        isLater ||
+        lostState ||
+        source === undefined ||
+        to === undefined
+      )
+        continue;
       const isBelow =
         source.epoch < to.epoch || (source.epoch === to.epoch && source.sequence <= (to.upTo ?? Infinity));
       if (!isBelow && source.epoch < epoch)
