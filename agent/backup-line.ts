@@ -42,7 +42,8 @@ export interface BackupRequest {
 
 export type BackupOutcome =
   | { kind: 'unconfigured'; why: string; mark?: undefined }
-  | { kind: 'unchanged'; mark: string }
+  /** `backup` holds what lies on the volume, whoever made it. */
+  | { kind: 'unchanged'; mark: string; backup: PublishedBackup }
   | { kind: 'published'; mark: string; backup: PublishedBackup }
   /** Stored, but not what the next start restores. */
   | {
@@ -86,6 +87,7 @@ export class BackupLine {
   #isFenced = false;
   #lastDigest: string | undefined;
   #lastName: string | undefined;
+  #lastBackup: PublishedBackup | undefined;
   #lastTail: string | undefined;
   readonly #tailMeasure: TailMeasure;
 
@@ -139,7 +141,10 @@ export class BackupLine {
       );
     }
     const { snapshot } = result;
-    if (snapshot.treeDigest === this.#lastDigest) return { kind: 'unchanged', mark: snapshot.mark };
+    if (snapshot.treeDigest === this.#lastDigest) {
+      const backup = (this.#lastBackup ??= await this.#restoredBackup(signal));
+      if (backup !== undefined) return { kind: 'unchanged', mark: snapshot.mark, backup };
+    }
     let collapse = collapseReason(this.#deps.profile, snapshot.verdict.counts, position.counts);
     if (collapse !== undefined) {
       // A person may have released the last quarantined one: then its counts are the measure.
@@ -151,6 +156,7 @@ export class BackupLine {
     const outcome = await this.#publishSomewhere(position, what, collapse, signal);
     this.#lastDigest = snapshot.treeDigest;
     this.#lastName = outcome.backup.name;
+    this.#lastBackup = outcome.backup;
     if (outcome.kind === 'published') {
       position.counts = snapshot.verdict.counts;
       if (request.retain) {
@@ -160,6 +166,18 @@ export class BackupLine {
       }
     }
     return outcome;
+  }
+
+  /** What this volume was restored from, if it is still stored: a person may have deleted it since. */
+  async #restoredBackup(signal?: AbortSignal): Promise<PublishedBackup | undefined> {
+    const item =
+      this.#lastName === undefined ? undefined : await this.#deps.store.head(this.#lastName, signal);
+    if (item === undefined) return undefined;
+    const { name, metadata, sizeBytes } = item;
+    const { sha256, timestamp_utc: createdUtc } = metadata;
+    // Without metadata it is not known to be ours whole; another backup costs little.
+    if (sha256 === undefined || createdUtc === undefined) return undefined;
+    return { name, sizeBytes, sha256, createdUtc, metadata: { ...metadata } };
   }
 
   /** Records on the last backup that nothing was written after it: the server had closed its database. */

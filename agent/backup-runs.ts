@@ -110,7 +110,13 @@ export class BackupRuns {
     // What was written meanwhile is not in it, and waits since then. Where that would mean one backup after the other, the
     // window cannot be kept and the server gets a pause.
     this.#cleanAtMs = durationMs > this.#onChangeMs / 2 ? this.#lastBackupMs : startedMs;
-    if (outcome.kind === 'unchanged') log.debug('unchanged: nothing uploaded', { durationMs });
+    if (outcome.kind === 'unchanged') {
+      log.debug('unchanged: nothing uploaded', { durationMs });
+      if (this.#lastBackup === undefined) {
+        this.#lastBackup = outcome.backup;
+        this.#logHealthLine({ unchanged: true });
+      }
+    }
     if (outcome.kind === 'published') {
       this.#lastBackup = outcome.backup;
       this.#logHealthLine({ durationMs, cleanStop: request.cleanStop });

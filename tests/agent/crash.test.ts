@@ -155,6 +155,7 @@ describe('dying at any write of a restore', () => {
         expect(await wholeBackups(store.content)).toHaveLength(2);
         // And the replica that came up may publish: it is on the line.
         if (step % 10 !== 0) return;
+        writeMore(dataDir);
         const outcome = await lineOn(partsOn(store), dataDir).backUp(SERVER, BACKUP);
         expect(outcome.kind).toBe('published');
       },

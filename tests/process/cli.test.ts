@@ -76,6 +76,7 @@ describe('with a line of two backups', () => {
       cleanStop: false,
       verifiedUtc: null,
       damaged: null,
+      tail: null,
       versionHold: null,
     };
     expect(backups).toEqual([
@@ -114,6 +115,7 @@ describe('with a line of two backups', () => {
       cleanStop: false,
       onLine: 2,
       tails: [],
+      tailSizes: {},
       quarantined: [],
       olderFormats: 0,
       jellyrollerArchives: 0,
