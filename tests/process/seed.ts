@@ -23,10 +23,7 @@ export class Tree {
 
   /** A row that tells one backup from the next. */
   write(label: string): void {
-    this.sql(
-      `INSERT INTO ActivityLogs (Name, Type, UserId, DateCreated, LogSeverity)
-       VALUES ('${label}', 'Test', '${ADMIN_ID}', '2026-01-01', 2)`,
-    );
+    writeTreeRow(this.#databaseFile, label);
   }
 
   addUsers(count: number): void {
@@ -59,4 +56,15 @@ export class Tree {
     if (code !== 0 || typeof name !== 'string') throw new Error(`no backup\n${stdout}`);
     return name;
   }
+}
+
+/** The same on a volume that such a backup was restored to. */
+export function writeTreeRow(databaseFile: string, label: string): void {
+  const database = new DatabaseSync(databaseFile);
+  database
+    .prepare(
+      `INSERT INTO ActivityLogs (Name, Type, UserId, DateCreated, LogSeverity) VALUES (?, 'Test', ?, '2026-01-01', 2)`,
+    )
+    .run(label, ADMIN_ID);
+  database.close();
 }

@@ -17,6 +17,7 @@ import {
   startAgent,
   Store,
   takePort,
+  writeRow,
 } from './support.ts';
 
 const levelsOf = (sidecar: Sidecar, level: string) =>
