@@ -14,7 +14,7 @@ import { startAzurite } from '../tests/support/azurite.ts';
 import { cleanUp } from '../tests/support/clean-up.ts';
 import { checkLedger, startLiveWriter } from '../tests/support/live-writer-client.ts';
 import { runProcess } from '../tests/support/processes.ts';
-import { makeTempDir } from '../tests/support/temp-dir.ts';
+import { makeDiskTempDir } from '../tests/support/temp-dir.ts';
 
 const [databaseMiB = 150, rounds = 3] = process.argv.slice(2).map(Number);
 const TIMEOUT_MS = 600_000;
@@ -48,7 +48,7 @@ async function run(command: string, ...args: string[]): Promise<void> {
   if (code !== 0 && !(command === 'tar' && code === 1)) throw new Error(`${command} failed: ${stderr}`);
 }
 
-const home = makeTempDir('bench');
+const home = makeDiskTempDir('bench');
 const source = join(home, 'source');
 const agentFile = join(home, 'agent.mjs');
 await bundleAgent({ outFile: agentFile });

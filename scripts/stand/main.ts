@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { mkdir } from 'node:fs/promises';
 import { startAzurite } from '../../tests/support/azurite.ts';
 import { cleanUp } from '../../tests/support/clean-up.ts';
-import { makeTempDir } from '../../tests/support/temp-dir.ts';
+import { makeDiskTempDir } from '../../tests/support/temp-dir.ts';
 import { deployedReplica } from './replica-spec.ts';
 import { Report } from './report.ts';
 import { walkThrough } from './walk.ts';
@@ -21,7 +21,7 @@ const limit = setTimeout(() => {
 let isGood = false;
 try {
   const jellyfin = jellyfinOf(process.env);
-  const dir = makeTempDir('stand');
+  const dir = makeDiskTempDir('stand');
   const mediaDir = join(dir, 'media-volume');
   await mkdir(mediaDir);
   await makeMedia(mediaDir);

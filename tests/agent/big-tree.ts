@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { createJellyfinTree, openAsJellyfin } from '../support/jellyfin-tree.ts';
 import { startAzurite } from '../support/azurite.ts';
 import { runProcess, type FinishedProcess } from '../support/processes.ts';
-import { makeTempDir } from '../support/temp-dir.ts';
+import { makeDiskTempDir } from '../support/temp-dir.ts';
 
 const MIB = 1024 * 1024;
 
@@ -96,7 +96,7 @@ export interface Weighed {
 
 /** Backs a tree up and restores it, each with the program that the image holds, and weighs both. */
 export async function weigh(weight: BigTree, timeoutMs: number): Promise<Weighed> {
-  const home = makeTempDir('weight');
+  const home = makeDiskTempDir('weight');
   const source = join(home, 'source');
   const { bytes } = createBigTree(source, weight);
   const target = join(home, 'target');

@@ -13,7 +13,7 @@ import { restoreVolume } from '../../agent/restore.ts';
 import { withRetry } from '../../agent/retry.ts';
 import { Sidecar } from '../../agent/sidecar.ts';
 import { Snapshotter } from '../../agent/snapshot.ts';
-import { makeTempDir, memoryTempParent } from '../support/temp-dir.ts';
+import { makeTempDir } from '../support/temp-dir.ts';
 import type { History, State, Worth } from './campaign-history.ts';
 import { Actor, Killed, type Time } from './campaign-scheduler.ts';
 import { Server, settle } from './campaign-server.ts';
@@ -82,7 +82,7 @@ export class Replica {
     this.#world = world;
     this.id = id;
     // Half of a history's time went into flushes; no power cut happens here.
-    this.dataDir = makeTempDir('campaign', memoryTempParent());
+    this.dataDir = makeTempDir('campaign');
   }
 
   get name(): string {
