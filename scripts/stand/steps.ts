@@ -26,8 +26,12 @@ export interface Walk {
   store: ContainerClient;
   report: Report;
   app: DeployedApp;
-  /** The same app, with the stack's default: a generated administrator. */
-  bootstrapped: { app: DeployedApp; world: World };
+  /** The same app, with the stack's default: a generated administrator. Its backups are its own. */
+  bootstrapped: { app: DeployedApp; world: World; store: ContainerClient };
+  /** That app with `jellyrollerEnabled`. */
+  withRunner: DeployedApp;
+  /** Where that server has lost everything; its port is the same, since an archive brings that back. */
+  wiped: { world: World; store: ContainerClient };
   /** The same app with a newer Jellyfin image. */
   upgraded: DeployedApp;
 }
@@ -77,6 +81,8 @@ export interface Start {
   app?: DeployedApp;
   /** Of the sidecar alone, over what the app says. */
   sidecarEnv?: Readonly<Record<string, string>>;
+  /** The same of the runner. */
+  runnerEnv?: Readonly<Record<string, string>>;
 }
 
 /** The init container, whatever it says. */
@@ -110,7 +116,10 @@ export async function coldStartWithLog(
 ): Promise<{ replica: Replica; log: Record<string, unknown>[] }> {
   const { replica, exitCode, log } = await runInit(walk, number, start);
   if (exitCode !== 0) throw new Error(`restore failed: ${JSON.stringify(log.at(-1))}`);
-  await replica.start(start.sidecarEnv === undefined ? {} : { [CONTAINER.backup]: start.sidecarEnv });
+  await replica.start({
+    [CONTAINER.backup]: start.sidecarEnv ?? {},
+    [CONTAINER.jellyroller]: start.runnerEnv ?? {},
+  });
   await new JellyfinClient(urlOf(walk.world)).waitHealthy();
   walk.report.event(CONTAINER.jellyfin, 'Healthy');
   return { replica, log };

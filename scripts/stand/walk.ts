@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { CONTAINER } from '../../agent/contract.ts';
 import { JellyfinClient } from './jellyfin-client.ts';
+import { jellyroller } from './jellyroller.ts';
 import { operatorsWishes } from './operator.ts';
 import { overlaps } from './overlaps.ts';
 import { Replica } from './replica.ts';
@@ -229,6 +230,7 @@ export async function walkThrough(walk: Walk): Promise<void> {
   await overlaps(walk);
   await operatorsWishes(walk);
   await bootstrapped(walk);
+  await jellyroller(walk);
   await storeFaults(walk);
   await openWithTar(walk);
 }
