@@ -16,47 +16,14 @@ import {
   wrongMetadata,
   type Run,
 } from './archives.ts';
-import { JellyfinClient } from './jellyfin-client.ts';
+import { GUEST, restoreOnWiped, turnOff, type Archived } from './jellyroller-restore.ts';
 import type { Replica } from './replica.ts';
 import { SPIKE } from './spike.ts';
-import {
-  blobNames,
-  coldStart,
-  describeState,
-  keyNames,
-  nextBackup,
-  operate,
-  stateOf,
-  stop,
-  urlOf,
-  type ServerState,
-  type Walk,
-} from './steps.ts';
+import { adminOf, blobNames, coldStart, signInAsAdmin, stateOf, stop, type Walk } from './steps.ts';
 
-const GUEST = { name: 'guest', password: 'battery staple horse' };
 /** The stack refuses less than five minutes, for the alert; the runner itself does not. */
 const SHORT_INTERVAL = { [ENV.backupIntervalSeconds]: '6' };
 const SCAN_WITHIN_MS = 30_000;
-
-interface Archived {
-  run: Run;
-  /** What the server held when it was made. */
-  state: ServerState;
-}
-
-/** The generated administrator of the stack. */
-function adminOf({ withRunner: { secrets } }: Walk): { name: string; password: string } {
-  return {
-    name: secrets.get('jellyfin-admin-user') ?? '',
-    password: secrets.get('jellyfin-admin-password') ?? '',
-  };
-}
-
-async function signInAsAdmin(walk: Walk): Promise<{ client: JellyfinClient; userId: string }> {
-  const { name, password } = adminOf(walk);
-  const client = new JellyfinClient(urlOf(walk.world));
-  return { client, userId: await client.logIn(name, password) };
-}
 
 /** Of the runner's container, as the app says it. */
 function runnerEnv(app: DeployedApp): Record<string, string> {
@@ -172,131 +139,9 @@ async function makeArchives(walk: Walk): Promise<Archived> {
   return { run, state };
 }
 
-interface Restored {
-  backedUpFirst: string | null;
-  checks: { what: string; ok: boolean; is: string }[];
-}
-
-/** What the guardrails refuse, in the runner's container. */
-async function refusals(there: Walk, replica: Replica): Promise<void> {
-  const { report, store } = there;
-  const before = await blobNames(store, 'jellyroller/');
-  const once = (env: Record<string, string>) =>
-    replica.exec(CONTAINER.jellyroller, ['jellyroller', '--once'], env);
-  const tooSmall = await once({ [ENV.minBackupSizeBytes]: '1000000000' });
-  const after = await blobNames(store, 'jellyroller/');
-  report.check(
-    SPIKE.floor,
-    tooSmall.code === 4 && after.length === before.length,
-    `with MIN_BACKUP_SIZE_BYTES=1000000000: exit ${String(tooSmall.code)}, nothing stored`,
-  );
-  const isOff = await once({ [ENV.jellyrollerEnabled]: 'false' });
-  report.check(
-    SPIKE.gate,
-    isOff.code === 2 &&
-      !there.bootstrapped.app.template.containers.some(({ name }) => name === CONTAINER.jellyroller),
-    `"false": exit ${String(isOff.code)}; no such container without jellyrollerEnabled`,
-  );
-}
-
-/** The volume and every tar backup are gone; another server has come up in their place. */
-async function restoreOnWiped(walk: Walk, { run, state }: Archived): Promise<Walk> {
-  const { report } = walk;
-  report.chapter('The volume and all tar backups are lost: back from the archive');
-  const there = { ...walk, ...walk.wiped, app: walk.withRunner };
-  const file = join(there.world.dir, 'saved.zip');
-  const { metadata } = await download(walk.bootstrapped.store, run.name, file);
-  await there.store.getBlockBlobClient(run.name).uploadFile(file, { metadata });
-  report.event('Blob', `another container, in it only ${run.name}`);
-  const replica = await coldStart(there, 82);
-  const runner = replica.container(CONTAINER.jellyroller);
-  await nextRun(report, runner, 0);
-  const stranger = (await signInAsAdmin(there)).client;
-  await stranger.createApiKey('of the empty server');
-  const wipedId = (await stranger.publicInfo()).Id;
-  report.event(
-    'jellyfin',
-    `another server, id ${wipedId.slice(0, 8)}…, users ${(await stranger.userNames()).join(', ')}`,
-  );
-  await refusals(there, replica);
-
-  report.event('an operator', `agent jellyroller restore ${run.name}, in the container of the runner`);
-  const { code, stdout, stderr } = await replica.exec(CONTAINER.jellyroller, [
-    'jellyroller',
-    'restore',
-    run.name,
-    '--json',
-  ]);
-  if (code !== 0) throw new Error(`agent jellyroller restore exited ${String(code)}: ${stderr}`);
-  const { backedUpFirst, checks } = JSON.parse(stdout) as Restored;
-  report.event('agent', checks.map(({ what, is }) => `${what}: ${is}`).join('; '));
-  const { backups } = await operate<{ backups: { name: string }[] }>(there, ['list']);
-  report.check(
-    'the state before that restore is in a tar backup, named in the answer',
-    backedUpFirst !== null && backups.some(({ name }) => name === backedUpFirst),
-    backedUpFirst ?? 'none',
-  );
-  const { Id, StartupWizardCompleted } = await new JellyfinClient(urlOf(there.world)).publicInfo();
-  report.check(
-    SPIKE.loginScreen,
-    StartupWizardCompleted,
-    `StartupWizardCompleted: ${String(StartupWizardCompleted)}`,
-  );
-  const { client, userId } = await signInAsAdmin(there);
-  const found = await stateOf(client, userId);
-  await new JellyfinClient(urlOf(there.world)).logIn(GUEST.name, GUEST.password);
-  report.check(SPIKE.expectedData, isSame(found, state), `${describeState(found)}; ${GUEST.name} signs in`);
-  report.event(
-    'jellyfin',
-    `id ${Id.slice(0, 8)}…: ${Id === wipedId ? 'still that of the new server' : 'another'}; the archive has no id, no plugins`,
-  );
-
-  await runner.kill();
-  report.event('platform', `SIGKILL to ${CONTAINER.jellyroller}`);
-  const next = nextBackup(there, replica);
-  await client.createApiKey('without the runner');
-  report.event('a person', 'created an API key');
-  await next;
-  const exitCode = await stop(there, replica);
-  report.check(
-    'the sidecar goes on with the restored server, and without the runner',
-    exitCode === 0,
-    `a tar backup more, exit ${String(exitCode)}`,
-  );
-  return there;
-}
-
-/** All but the server's id, which the engine does not save (facts/jellyfin.md 4.2). */
-function isSame(found: ServerState, expected: ServerState): boolean {
-  return JSON.stringify({ ...found, serverId: '' }) === JSON.stringify({ ...expected, serverId: '' });
-}
-
-async function off(there: Walk, { state }: Archived): Promise<void> {
-  const { report } = there;
-  report.chapter('JellyRoller off again: the tar backups go on from there');
-  const here = { ...there, app: there.bootstrapped.app };
-  const names = here.app.template.containers.map(({ name }) => name);
-  report.check(
-    'without jellyrollerEnabled there is no runner',
-    !names.includes(CONTAINER.jellyroller),
-    `containers ${names.join(', ')}`,
-  );
-  const replica = await coldStart(here, 83);
-  const { client, userId } = await signInAsAdmin(here);
-  const found = await stateOf(client, userId);
-  const more = found.keys.filter((key) => !state.keys.includes(key)).map((key) => key.split(':')[0]);
-  const without = { ...found, keys: found.keys.filter((key) => state.keys.includes(key)) };
-  report.check(
-    SPIKE.tarFallback,
-    isSame(without, state) && more.join() === 'without the runner',
-    `cold start from a tar backup: ${describeState(found)}; keys ${(await keyNames(client)).join(', ')}`,
-  );
-  await stop(here, replica);
-}
-
 /** The client's spike: an archive of Jellyfin's own engine, there and back (spike.ts). */
 export async function jellyroller(walk: Walk): Promise<void> {
   const archived = await makeArchives(walk);
   const there = await restoreOnWiped(walk, archived);
-  await off(there, archived);
+  await turnOff(there, archived);
 }

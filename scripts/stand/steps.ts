@@ -140,6 +140,21 @@ export async function signIn(walk: Walk): Promise<JellyfinClient> {
   return client;
 }
 
+/** The generated administrator of the stack. */
+export function adminOf({ withRunner: { secrets } }: Walk): { name: string; password: string } {
+  return {
+    name: secrets.get('jellyfin-admin-user') ?? '',
+    password: secrets.get('jellyfin-admin-password') ?? '',
+  };
+}
+
+/** As that administrator. */
+export async function signInAsAdmin(walk: Walk): Promise<{ client: JellyfinClient; userId: string }> {
+  const { name, password } = adminOf(walk);
+  const client = new JellyfinClient(urlOf(walk.world));
+  return { client, userId: await client.logIn(name, password) };
+}
+
 /** The names of the API keys: rows of the database that the walk can name. */
 export async function keyNames(client: JellyfinClient): Promise<string[]> {
   return (await client.apiKeys()).map((key) => key.split(':')[0] ?? '');

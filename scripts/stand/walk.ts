@@ -17,6 +17,7 @@ import {
   describeState,
   nextBackup,
   signInAfter,
+  signInAsAdmin,
   stateOf,
   stop,
   urlOf,
@@ -181,15 +182,13 @@ async function bootstrapped(walk: Walk): Promise<void> {
   const timeOf = (msg: string) => Date.parse(String(said(msg)?.['time']));
   const openMs = timeOf('setup wizard completed') - timeOf('jellyfin is healthy');
   report.event(CONTAINER.backup, `closed the wizard ${String(openMs)} ms after it saw the server healthy`);
-  const client = new JellyfinClient(urlOf(world));
-  const { StartupWizardCompleted } = await client.publicInfo();
+  const { StartupWizardCompleted } = await new JellyfinClient(urlOf(world)).publicInfo();
   report.check(
     'the sidecar completes the wizard',
     StartupWizardCompleted,
     `StartupWizardCompleted: ${String(StartupWizardCompleted)}`,
   );
-  const secret = (name: string) => app.secrets.get(name) ?? '';
-  await client.logIn(secret('jellyfin-admin-user'), secret('jellyfin-admin-password'));
+  const { client } = await signInAsAdmin({ ...walk, world });
   const libraries = await client.libraries();
   report.check(
     'its administrator signs in and finds the folders of the share',
