@@ -36,6 +36,7 @@ interface Restored {
 /** What the guardrails refuse, in the runner's container. */
 async function refusals(there: Walk, replica: Replica): Promise<void> {
   const { report, store } = there;
+  const { bootstrapped } = await there.later;
   const before = await blobNames(store, 'jellyroller/');
   const once = (env: Record<string, string>) =>
     replica.exec(CONTAINER.jellyroller, ['jellyroller', '--once'], env);
@@ -49,8 +50,7 @@ async function refusals(there: Walk, replica: Replica): Promise<void> {
   const isOff = await once({ [ENV.jellyrollerEnabled]: 'false' });
   report.check(
     SPIKE.gate,
-    isOff.code === 2 &&
-      !there.bootstrapped.app.template.containers.some(({ name }) => name === CONTAINER.jellyroller),
+    isOff.code === 2 && !bootstrapped.template.containers.some(({ name }) => name === CONTAINER.jellyroller),
     `"false": exit ${String(isOff.code)}; no such container without jellyrollerEnabled`,
   );
 }
@@ -59,9 +59,9 @@ async function refusals(there: Walk, replica: Replica): Promise<void> {
 export async function restoreOnWiped(walk: Walk, { run, state }: Archived): Promise<Walk> {
   const { report } = walk;
   report.chapter('The volume and all tar backups are lost: back from the archive');
-  const there = { ...walk, ...walk.wiped, app: walk.withRunner };
+  const there = { ...walk, ...walk.wiped, app: (await walk.later).withRunner };
   const file = join(there.world.dir, 'saved.zip');
-  const { metadata } = await download(walk.bootstrapped.store, run.name, file);
+  const { metadata } = await download(walk.second.store, run.name, file);
   await there.store.getBlockBlobClient(run.name).uploadFile(file, { metadata });
   report.event('Blob', `another container, in it only ${run.name}`);
   const replica = await coldStart(there, 82);
@@ -139,7 +139,7 @@ function isSame(found: ServerState, expected: ServerState): boolean {
 export async function turnOff(there: Walk, { state }: Archived): Promise<void> {
   const { report } = there;
   report.chapter('JellyRoller off again: the tar backups go on from there');
-  const here = { ...there, app: there.bootstrapped.app };
+  const here = { ...there, app: (await there.later).bootstrapped };
   const names = here.app.template.containers.map(({ name }) => name);
   report.check(
     'without jellyrollerEnabled there is no runner',

@@ -102,7 +102,7 @@ async function use(here: Walk): Promise<void> {
 async function makeArchives(walk: Walk): Promise<Archived> {
   const { report } = walk;
   report.chapter("JellyRoller on: the backups of Jellyfin's own engine, beside the tar backups");
-  const here = { ...walk, ...walk.bootstrapped, app: walk.withRunner };
+  const here = { ...walk, ...walk.second, app: (await walk.later).withRunner };
   const tarBackups = (await blobNames(here.store, 'backup-')).length;
   const replica = await coldStart(here, 81, { runnerEnv: SHORT_INTERVAL });
   const runner = replica.container(CONTAINER.jellyroller);
@@ -120,7 +120,7 @@ async function makeArchives(walk: Walk): Promise<Archived> {
   const state = await stateOf(client, userId);
   const said = runner.stdout() + runner.stderr();
   const hidden = [
-    adminOf(walk).password,
+    adminOf(here).password,
     ...state.keys.map((key) => key.split(':')[1] ?? ''),
     /AccountKey=([^;]+)/.exec(here.world.connectionString)?.[1] ?? '',
   ];

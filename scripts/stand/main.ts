@@ -6,6 +6,7 @@ import { makeTempDir } from '../../tests/support/temp-dir.ts';
 import { deployedReplica } from './replica-spec.ts';
 import { Report } from './report.ts';
 import { SPIKE, SPIKE_TITLE } from './spike.ts';
+import type { LaterApps } from './steps.ts';
 import { walkThrough } from './walk.ts';
 import { freePort, jellyfinOf, jellyrollerOf, makeMedia, type World } from './world.ts';
 
@@ -19,6 +20,13 @@ const RUNNER = {
   // Of a server with two films; the stack's default is the client's million.
   jellyrollerMinBackupSizeBytes: '1000',
 };
+
+/** One after the other: the first chapters leave one core for them. */
+async function laterApps(): Promise<LaterApps> {
+  const upgraded = await deployedReplica(false, { jellyfinImage: 'ghcr.io/jellyfin/jellyfin:10.11.12' });
+  const bootstrapped = await deployedReplica(true);
+  return { upgraded, bootstrapped, withRunner: await deployedReplica(true, RUNNER) };
+}
 
 const report = new Report((text) => process.stdout.write(text));
 report.demand(SPIKE_TITLE, Object.values(SPIKE));
@@ -36,13 +44,10 @@ try {
   const mediaDir = join(dir, 'media-volume');
   await mkdir(mediaDir);
   await makeMedia(mediaDir);
-  const [azurite, app, bootstrappedApp, withRunner, upgraded] = await Promise.all([
-    startAzurite(),
-    deployedReplica(false),
-    deployedReplica(true),
-    deployedReplica(true, RUNNER),
-    deployedReplica(false, { jellyfinImage: 'ghcr.io/jellyfin/jellyfin:10.11.12' }),
-  ]);
+  const [azurite, app] = await Promise.all([startAzurite(), deployedReplica(false)]);
+  const later = laterApps();
+  // Said by the chapter that needs it.
+  later.catch(() => undefined);
   const containerName = 'jellyfin-backups';
   const store = azurite.container(containerName);
   await store.create();
@@ -73,14 +78,16 @@ try {
     ['replica', 'the Container App of index.ts, evaluated by the real Pulumi SDK'],
     ['agent', 'dist/agent.mjs, as init container, as sidecar and as runner'],
   ]);
-  const second = { ...world, jellyfinPort: await freePort() };
+  const anotherPort = await freePort();
   const elsewhere = async () => {
     const name = await azurite.createContainer();
-    return { world: { ...second, containerName: name }, store: azurite.container(name) };
+    return {
+      world: { ...world, containerName: name, jellyfinPort: anotherPort },
+      store: azurite.container(name),
+    };
   };
-  const bootstrapped = { app: bootstrappedApp, ...(await elsewhere()) };
-  const wiped = await elsewhere();
-  await walkThrough({ world, store, report, app, bootstrapped, withRunner, wiped, upgraded });
+  const [second, wiped] = [await elsewhere(), await elsewhere()];
+  await walkThrough({ world, store, report, app, later, second, wiped });
   isGood = true;
 } catch (error) {
   report.check('the walk comes to its end', false, error instanceof Error ? error.message : String(error));

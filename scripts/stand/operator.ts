@@ -41,12 +41,13 @@ async function restoreThatOne(walk: Walk): Promise<void> {
 }
 
 async function upgradeAndRollback(walk: Walk): Promise<void> {
-  const { report, upgraded, world } = walk;
+  const { report, world } = walk;
   report.chapter('An upgrade of Jellyfin, and the way back');
   if (world.jellyfin.kind === 'real') {
     report.event('skipped', 'one JELLYFIN_BIN has one version; `npm test` shows this with the stand-in');
     return;
   }
+  const { upgraded } = await walk.later;
   const before = (await operate<{ candidate: string }>(walk, ['status'])).candidate;
   const newer = await coldStart(walk, 30, { app: upgraded });
   // Before that, a stop stores nothing: a migration may be half done (README, "Known limits").

@@ -21,19 +21,27 @@ export interface ServerState {
   played: string[];
 }
 
+/** What else an operator may deploy; evaluated while the walk is under way. */
+export interface LaterApps {
+  /** With a newer Jellyfin image. */
+  upgraded: DeployedApp;
+  /** With the stack's default: a generated administrator. */
+  bootstrapped: DeployedApp;
+  /** That one with `jellyrollerEnabled`. */
+  withRunner: DeployedApp;
+}
+
 export interface Walk {
   world: World;
   store: ContainerClient;
   report: Report;
   app: DeployedApp;
-  /** The same app, with the stack's default: a generated administrator. Its backups are its own. */
-  bootstrapped: { app: DeployedApp; world: World; store: ContainerClient };
-  /** That app with `jellyrollerEnabled`. */
-  withRunner: DeployedApp;
+  /** Rejects when the program cannot be evaluated so. */
+  later: Promise<LaterApps>;
+  /** Where another server lives, with backups of its own. */
+  second: { world: World; store: ContainerClient };
   /** Where that server has lost everything; its port is the same, since an archive brings that back. */
   wiped: { world: World; store: ContainerClient };
-  /** The same app with a newer Jellyfin image. */
-  upgraded: DeployedApp;
 }
 
 const backupLine = /last_backup_utc=(\S+) size_bytes=(\d+)/;
@@ -141,7 +149,7 @@ export async function signIn(walk: Walk): Promise<JellyfinClient> {
 }
 
 /** The generated administrator of the stack. */
-export function adminOf({ withRunner: { secrets } }: Walk): { name: string; password: string } {
+export function adminOf({ app: { secrets } }: Walk): { name: string; password: string } {
   return {
     name: secrets.get('jellyfin-admin-user') ?? '',
     password: secrets.get('jellyfin-admin-password') ?? '',

@@ -173,22 +173,22 @@ async function openWithTar(walk: Walk): Promise<void> {
 /** The stack's default: nobody ever sees the wizard of a server on a public address. */
 async function bootstrapped(walk: Walk): Promise<void> {
   const { report } = walk;
-  const { app, world } = walk.bootstrapped;
+  const here = { ...walk, ...walk.second, app: (await walk.later).bootstrapped };
   report.chapter('A brand-new server as `pulumi up` deploys it: with a generated administrator');
-  const replica = await coldStart({ ...walk, app, world }, 80);
+  const replica = await coldStart(here, 80);
   await nextBackup(walk, replica);
   const said = (msg: string) =>
     replica.container(CONTAINER.backup).lines.find(({ json }) => json?.['msg'] === msg)?.json;
   const timeOf = (msg: string) => Date.parse(String(said(msg)?.['time']));
   const openMs = timeOf('setup wizard completed') - timeOf('jellyfin is healthy');
   report.event(CONTAINER.backup, `closed the wizard ${String(openMs)} ms after it saw the server healthy`);
-  const { StartupWizardCompleted } = await new JellyfinClient(urlOf(world)).publicInfo();
+  const { StartupWizardCompleted } = await new JellyfinClient(urlOf(here.world)).publicInfo();
   report.check(
     'the sidecar completes the wizard',
     StartupWizardCompleted,
     `StartupWizardCompleted: ${String(StartupWizardCompleted)}`,
   );
-  const { client } = await signInAsAdmin({ ...walk, world });
+  const { client } = await signInAsAdmin(here);
   const libraries = await client.libraries();
   report.check(
     'its administrator signs in and finds the folders of the share',
