@@ -110,6 +110,10 @@ export class JellyfinClient {
     return Items.map(({ Id, Name }) => ({ id: Id, name: Name })).sort((a, b) => a.name.localeCompare(b.name));
   }
 
+  async addUser(name: string, password: string): Promise<void> {
+    await this.#call('POST', '/Users/New', { Name: name, Password: password });
+  }
+
   async markPlayed(userId: string, itemId: string): Promise<void> {
     await this.#call('POST', `/UserPlayedItems/${itemId}?userId=${userId}`);
   }

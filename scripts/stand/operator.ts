@@ -1,3 +1,4 @@
+import { CONTAINER } from '../../agent/contract.ts';
 import { coldStart, keyNames, operate, runInit, signIn, stop, type Walk } from './steps.ts';
 
 interface Listed {
@@ -40,14 +41,19 @@ async function restoreThatOne(walk: Walk): Promise<void> {
 }
 
 async function upgradeAndRollback(walk: Walk): Promise<void> {
-  const { report, upgraded, world } = walk;
+  const { report, world } = walk;
   report.chapter('An upgrade of Jellyfin, and the way back');
   if (world.jellyfin.kind === 'real') {
     report.event('skipped', 'one JELLYFIN_BIN has one version; `npm test` shows this with the stand-in');
     return;
   }
+  const { upgraded } = await walk.later;
   const before = (await operate<{ candidate: string }>(walk, ['status'])).candidate;
   const newer = await coldStart(walk, 30, { app: upgraded });
+  // Before that, a stop stores nothing: a migration may be half done (README, "Known limits").
+  await newer
+    .container(CONTAINER.backup)
+    .waitForLine(({ json }) => json?.['msg'] === 'jellyfin is healthy', 30_000);
   await (await signIn(walk)).createApiKey('with the new version');
   await stop(walk, newer);
   const backups = await listed(walk);

@@ -3,11 +3,18 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CONTAINER, ENV, MOUNT } from '../../agent/contract.ts';
-import { startProcess, type ProcessExit, type RunningProcess } from '../../tests/support/processes.ts';
+import {
+  runProcess,
+  startProcess,
+  type FinishedProcess,
+  type ProcessExit,
+  type RunningProcess,
+} from '../../tests/support/processes.ts';
 import { environmentOf, type ContainerSpec, type DeployedApp } from '../deployed-app.ts';
 import type { World } from './world.ts';
 
 const INIT_TIMEOUT_MS = 60_000;
+const EXEC_TIMEOUT_MS = 120_000;
 
 /**
  * Executes a deployed replica with processes for containers and folders for volumes.
@@ -67,6 +74,26 @@ export class Replica {
     if (this.#world.jellyfin.kind === 'real') await this.#seedPort();
     for (const container of this.#app.template.containers)
       this.#running.set(container.name, this.#start(container, overrides[container.name]));
+  }
+
+  /**
+   * A command of the agent as a person runs it in a container of the running replica.
+   * @param overrides Variables over what the app says.
+   * @throws When it does not end in two minutes.
+   */
+  async exec(
+    containerName: string,
+    args: readonly string[],
+    overrides: Readonly<Record<string, string>> = {},
+  ): Promise<FinishedProcess> {
+    const container = this.#app.template.containers.find(({ name }) => name === containerName);
+    if (container === undefined) throw new Error(`the app has no container ${containerName}`);
+    return runProcess({
+      name: `agent ${args.join(' ')}`,
+      args: ['dist/agent.mjs', ...args],
+      env: { ...this.#envOf(container), ...overrides },
+      timeoutMs: EXEC_TIMEOUT_MS,
+    });
   }
 
   /** SIGTERM to every container at once, and SIGKILL `graceMs` later whatever the grace period says. */
@@ -140,6 +167,8 @@ export class Replica {
       // Two replicas on one machine would ask for one port.
       if (container.args?.[0] === 'backup') env[ENV.healthPort] = '0';
     }
+    // The image has it on its PATH.
+    if (container.name === CONTAINER.jellyroller) env[ENV.jellyrollerBin] = this.#world.jellyroller.bin;
     // A path of Jellyfin's container, which is the one that mounts it.
     if (env[ENV.mediaDir] === MOUNT.media) env[ENV.mediaDir] = this.#world.mediaDir;
     if (env[ENV.jellyfinUrl] !== undefined)

@@ -6,11 +6,20 @@ export interface Criterion {
   shown: string;
 }
 
-/** What a person watching sees: numbered chapters, one line for each event, a table at the end. */
+/** Claims that somebody else has set, to be seen or not: a table of their own. */
+interface Demand {
+  title: string;
+  claims: readonly string[];
+}
+
+const VERDICT = { true: 'ok', false: 'FAILED' } as const;
+
+/** What a person watching sees: numbered chapters, one line for each event, tables at the end. */
 export class Report {
   readonly #write: (text: string) => void;
   readonly #startedMs = performance.now();
   readonly #criteria: Criterion[] = [];
+  readonly #demands: Demand[] = [];
   #chapters = 0;
 
   constructor(write: (text: string) => void) {
@@ -20,6 +29,11 @@ export class Report {
   headline(title: string, facts: readonly (readonly [string, string])[]): void {
     this.#write(`${title}\n`);
     for (const [name, value] of facts) this.#write(`  ${name.padEnd(14)}${value}\n`);
+  }
+
+  /** These claims have to be checked: one that never is has failed. */
+  demand(title: string, claims: readonly string[]): void {
+    this.#demands.push({ title, claims });
   }
 
   chapter(title: string): void {
@@ -33,20 +47,35 @@ export class Report {
     this.#write(`  ${seconds} s  ${who.padEnd(14)}${what}\n`);
   }
 
-  /** Holds a claim against what was seen; goes on either way, so that one table shows everything. */
+  /** Holds a claim against what was seen; goes on either way, so that the tables show everything. */
   check(claim: string, passed: boolean, shown: string): void {
     this.#criteria.push({ claim, passed, shown });
-    this.event(passed ? 'ok' : 'FAILED', `${claim}: ${shown}`);
+    this.event(VERDICT[`${passed}`], `${claim}: ${shown}`);
   }
 
-  /** The table; answers whether everything passed. */
+  /** The tables; answers whether everything passed. */
   finish(): boolean {
-    const failed = this.#criteria.filter((criterion) => !criterion.passed).length;
-    const rows = this.#criteria.map(({ claim, passed, shown }) => [passed ? 'ok' : 'FAILED', claim, shown]);
-    this.#write(`\n${formatTable(['', 'CRITERION', 'SEEN'], rows)}\n`);
-    const passed = String(this.#criteria.length - failed);
+    const demanded = new Set(this.#demands.flatMap(({ claims }) => claims));
+    const tables = [
+      { title: 'CRITERION', criteria: this.#criteria.filter(({ claim }) => !demanded.has(claim)) },
+      ...this.#demands.map(({ title, claims }) => ({
+        title,
+        criteria: claims.flatMap((claim) => this.#seen(claim)),
+      })),
+    ];
+    for (const { title, criteria } of tables) {
+      const rows = criteria.map(({ claim, passed, shown }) => [VERDICT[`${passed}`], claim, shown]);
+      this.#write(`\n${formatTable(['', title, 'SEEN'], rows)}`);
+    }
+    const all = tables.flatMap(({ criteria }) => criteria);
+    const failed = all.filter((criterion) => !criterion.passed).length;
     const seconds = ((performance.now() - this.#startedMs) / 1000).toFixed(0);
-    this.#write(`${passed} passed, ${String(failed)} failed in ${seconds} s\n`);
+    this.#write(`\n${String(all.length - failed)} passed, ${String(failed)} failed in ${seconds} s\n`);
     return failed === 0 && this.#criteria.length > 0;
+  }
+
+  #seen(claim: string): Criterion[] {
+    const found = this.#criteria.filter((criterion) => criterion.claim === claim);
+    return found.length > 0 ? found : [{ claim, passed: false, shown: 'the walk did not come to it' }];
   }
 }

@@ -21,15 +21,27 @@ export interface ServerState {
   played: string[];
 }
 
+/** What else an operator may deploy; evaluated while the walk is under way. */
+export interface LaterApps {
+  /** With a newer Jellyfin image. */
+  upgraded: DeployedApp;
+  /** With the stack's default: a generated administrator. */
+  bootstrapped: DeployedApp;
+  /** That one with `jellyrollerEnabled`. */
+  withRunner: DeployedApp;
+}
+
 export interface Walk {
   world: World;
   store: ContainerClient;
   report: Report;
   app: DeployedApp;
-  /** The same app, with the stack's default: a generated administrator. */
-  bootstrapped: { app: DeployedApp; world: World };
-  /** The same app with a newer Jellyfin image. */
-  upgraded: DeployedApp;
+  /** Rejects when the program cannot be evaluated so. */
+  later: Promise<LaterApps>;
+  /** Where another server lives, with backups of its own. */
+  second: { world: World; store: ContainerClient };
+  /** Where that server has lost everything; its port is the same, since an archive brings that back. */
+  wiped: { world: World; store: ContainerClient };
 }
 
 const backupLine = /last_backup_utc=(\S+) size_bytes=(\d+)/;
@@ -77,6 +89,8 @@ export interface Start {
   app?: DeployedApp;
   /** Of the sidecar alone, over what the app says. */
   sidecarEnv?: Readonly<Record<string, string>>;
+  /** The same of the runner. */
+  runnerEnv?: Readonly<Record<string, string>>;
 }
 
 /** The init container, whatever it says. */
@@ -110,7 +124,10 @@ export async function coldStartWithLog(
 ): Promise<{ replica: Replica; log: Record<string, unknown>[] }> {
   const { replica, exitCode, log } = await runInit(walk, number, start);
   if (exitCode !== 0) throw new Error(`restore failed: ${JSON.stringify(log.at(-1))}`);
-  await replica.start(start.sidecarEnv === undefined ? {} : { [CONTAINER.backup]: start.sidecarEnv });
+  await replica.start({
+    [CONTAINER.backup]: start.sidecarEnv ?? {},
+    [CONTAINER.jellyroller]: start.runnerEnv ?? {},
+  });
   await new JellyfinClient(urlOf(walk.world)).waitHealthy();
   walk.report.event(CONTAINER.jellyfin, 'Healthy');
   return { replica, log };
@@ -129,6 +146,21 @@ export async function signIn(walk: Walk): Promise<JellyfinClient> {
   const client = new JellyfinClient(urlOf(walk.world));
   await client.logIn(ADMIN.name, ADMIN.password);
   return client;
+}
+
+/** The generated administrator of the stack. */
+export function adminOf({ app: { secrets } }: Walk): { name: string; password: string } {
+  return {
+    name: secrets.get('jellyfin-admin-user') ?? '',
+    password: secrets.get('jellyfin-admin-password') ?? '',
+  };
+}
+
+/** As that administrator. */
+export async function signInAsAdmin(walk: Walk): Promise<{ client: JellyfinClient; userId: string }> {
+  const { name, password } = adminOf(walk);
+  const client = new JellyfinClient(urlOf(walk.world));
+  return { client, userId: await client.logIn(name, password) };
 }
 
 /** The names of the API keys: rows of the database that the walk can name. */

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { CONTAINER } from '../../agent/contract.ts';
 import { JellyfinClient } from './jellyfin-client.ts';
+import { jellyroller } from './jellyroller.ts';
 import { operatorsWishes } from './operator.ts';
 import { overlaps } from './overlaps.ts';
 import { Replica } from './replica.ts';
@@ -16,6 +17,7 @@ import {
   describeState,
   nextBackup,
   signInAfter,
+  signInAsAdmin,
   stateOf,
   stop,
   urlOf,
@@ -171,24 +173,22 @@ async function openWithTar(walk: Walk): Promise<void> {
 /** The stack's default: nobody ever sees the wizard of a server on a public address. */
 async function bootstrapped(walk: Walk): Promise<void> {
   const { report } = walk;
-  const { app, world } = walk.bootstrapped;
+  const here = { ...walk, ...walk.second, app: (await walk.later).bootstrapped };
   report.chapter('A brand-new server as `pulumi up` deploys it: with a generated administrator');
-  const replica = await coldStart({ ...walk, app, world }, 80);
+  const replica = await coldStart(here, 80);
   await nextBackup(walk, replica);
   const said = (msg: string) =>
     replica.container(CONTAINER.backup).lines.find(({ json }) => json?.['msg'] === msg)?.json;
   const timeOf = (msg: string) => Date.parse(String(said(msg)?.['time']));
   const openMs = timeOf('setup wizard completed') - timeOf('jellyfin is healthy');
   report.event(CONTAINER.backup, `closed the wizard ${String(openMs)} ms after it saw the server healthy`);
-  const client = new JellyfinClient(urlOf(world));
-  const { StartupWizardCompleted } = await client.publicInfo();
+  const { StartupWizardCompleted } = await new JellyfinClient(urlOf(here.world)).publicInfo();
   report.check(
     'the sidecar completes the wizard',
     StartupWizardCompleted,
     `StartupWizardCompleted: ${String(StartupWizardCompleted)}`,
   );
-  const secret = (name: string) => app.secrets.get(name) ?? '';
-  await client.logIn(secret('jellyfin-admin-user'), secret('jellyfin-admin-password'));
+  const { client } = await signInAsAdmin(here);
   const libraries = await client.libraries();
   report.check(
     'its administrator signs in and finds the folders of the share',
@@ -229,6 +229,7 @@ export async function walkThrough(walk: Walk): Promise<void> {
   await overlaps(walk);
   await operatorsWishes(walk);
   await bootstrapped(walk);
+  await jellyroller(walk);
   await storeFaults(walk);
   await openWithTar(walk);
 }

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { jellyrollerBinIn } from '../stand-in/jellyroller-bin.ts';
 
 /** What stands for Azure on this machine. */
 export interface World {
@@ -14,6 +15,7 @@ export interface World {
   /** One port for all replicas: they run one after the other, and the port is part of a real server's restored settings. */
   jellyfinPort: number;
   jellyfin: { kind: 'real'; bin: string } | { kind: 'stand-in' };
+  jellyroller: { kind: 'real' | 'stand-in'; bin: string };
 }
 
 export async function freePort(): Promise<number> {
@@ -34,6 +36,24 @@ export function jellyfinOf(env: Readonly<Record<string, string | undefined>>): W
       `JELLYFIN_BIN must be the path of a Jellyfin server (it is started from there); got "${bin}"`,
     );
   return { kind: 'real', bin };
+}
+
+/**
+ * JellyRoller speaks HTTP alone: a real one works with the stand-in for Jellyfin, and the other way round.
+ * @param dir Where the stand-in is written.
+ * @throws When JELLYROLLER_BIN names no file.
+ */
+export function jellyrollerOf(
+  env: Readonly<Record<string, string | undefined>>,
+  dir: string,
+): World['jellyroller'] {
+  const bin = env['JELLYROLLER_BIN'];
+  if (bin === undefined || bin === '') return { kind: 'stand-in', bin: jellyrollerBinIn(dir) };
+  if (!existsSync(bin))
+    throw new Error(
+      `JELLYROLLER_BIN must be the path of the JellyRoller binary (it is started from there); got "${bin}"`,
+    );
+  return { kind: 'real', bin: resolve(bin) };
 }
 
 /** Two films that are enough for a library scan. */

@@ -23,6 +23,8 @@ export function makeDiskTempDir(prefix: string): string {
 
 /** Memory where the machine has a file system in it with a gigabyte to spare: a container's own has 64 MB. */
 function memoryTempParent(): string {
+  // Whoever sets it means it.
+  if (process.env['TMPDIR'] !== undefined) return tmpdir();
   try {
     const { bavail, bsize } = statfsSync(MEMORY_DIR);
     return bavail * bsize > MEMORY_NEEDED_BYTES ? MEMORY_DIR : tmpdir();
