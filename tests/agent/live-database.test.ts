@@ -590,7 +590,11 @@ test('unchanged state is not uploaded again; a single new row is', async () => {
   expect(first.kind).toBe('published');
   const names = await agent.blobNames();
   const second = await agent.backUp();
-  expect(second).toMatchObject({ kind: 'unchanged', mark: first.mark, backup: { name: names.find((name) => name.startsWith('backup-')) } });
+  expect(second).toMatchObject({
+    kind: 'unchanged',
+    mark: first.mark,
+    backup: { name: names.find((name) => name.startsWith('backup-')) },
+  });
   expect(await agent.blobNames()).toEqual(names);
   edit(databaseFile, 'UPDATE UserData SET Played = 1 WHERE rowid = 1');
   expect(await agent.backUp()).toMatchObject({ kind: 'published' });
