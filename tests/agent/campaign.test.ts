@@ -7,7 +7,7 @@ import { unfenced } from './campaign-variants.ts';
  * and wrong clocks. Thousands of histories: campaign.long.test.ts.
  */
 
-const HISTORIES = 40;
+const HISTORIES = 24;
 
 let azurite: Azurite;
 beforeAll(async () => {
