@@ -31,8 +31,8 @@ import { Snapshotter } from './snapshot.ts';
  */
 const HURRIED: RetryPolicy = { max: 2, backoffMs: 500 };
 
-/** A cold start after a kill waits for four of these before it takes the replica for dead. */
-const MAX_REQUEST_POLL_MS = 2_000;
+/** A cold start after a kill waits for four of these before it takes the replica for dead; each is a request that costs. */
+const REQUEST_POLL_MS = { min: 500, max: 2_000 };
 /** A sign of life every 30 s at the default change window: with the looks for a request a sixth of a cent an hour. */
 const POLLS_PER_SIGN = 6;
 /** A person waits at a terminal: long enough for a large library on a quarter of a core. */
@@ -76,10 +76,14 @@ export function wireSidecar(config: AgentConfig, log: Logger, worker: WorkerCode
     intervalMs: config.backupIntervalSeconds * 1000,
     onChangeMs: config.backupOnChangeSeconds * 1000,
   };
-  const pollMs = pollMsOf(windows);
+  const volumePollMs = Math.max(pollMsOf(windows), REQUEST_POLL_MS.min);
   const heartbeat = new Heartbeat(
     { ...deps, store: plainStore },
-    { dataDir, pollMs: Math.min(pollMs, MAX_REQUEST_POLL_MS), intervalMs: pollMs * POLLS_PER_SIGN },
+    {
+      dataDir,
+      pollMs: Math.min(volumePollMs, REQUEST_POLL_MS.max),
+      intervalMs: volumePollMs * POLLS_PER_SIGN,
+    },
   );
   const scratchDir = `${dataDir}/${WORK_DIR}/drill`;
   return new Sidecar(

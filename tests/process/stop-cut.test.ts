@@ -1,7 +1,7 @@
 import { isBroken, stopCuts } from './stop-cuts.ts';
 
-test('a grace that is cut at any moment loses no more than the change window, in 4 of 4 cuts', async () => {
-  const lanes = await Promise.all([stopCuts(2, 4_000), stopCuts(2, 1_000)]);
+test('a grace that is cut at any moment loses no more than the change window, in 2 of 2 cuts', async () => {
+  const lanes = await Promise.all([stopCuts(1, 4_000), stopCuts(1, 1_000)]);
   expect(lanes.flat().filter(isBroken)).toEqual([]);
-  expect(lanes.flat()).toHaveLength(4);
+  expect(lanes.flat()).toHaveLength(2);
 });

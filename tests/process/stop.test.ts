@@ -193,7 +193,7 @@ describe('a server that does not stop in order', () => {
     await sidecar.until('waiting for jellyfin');
     expect(await sidecar.terminate()).toBe(0);
     expect(sidecar.said(/^stopped: jellyfin never became healthy/)).toHaveLength(1);
-    expect(await store.names()).toEqual(['state/epoch.json', 'state/writer.json']);
+    expect(await store.names('backup-')).toEqual([]);
   });
 
   test.concurrent('never set up: exit 0 and nothing is published', async () => {
@@ -288,11 +288,11 @@ test.concurrent('a sidecar that is killed during the stop leaves the newest whol
 });
 
 test.concurrent(
-  'the write committed just before SIGTERM is in the next start, in 12 of 12 stops',
+  'the write committed just before SIGTERM is in the next start, in 8 of 8 stops',
   async () => {
-    const lanes = await Promise.all([stopRounds(6, 1_000), stopRounds(6, 1_000)]);
+    const lanes = await Promise.all([stopRounds(4, 1_000), stopRounds(4, 1_000)]);
     expect(lanes.flat().filter(({ isThere, exitCode }) => !isThere || exitCode !== 0)).toEqual([]);
-    expect(lanes.flat()).toHaveLength(12);
+    expect(lanes.flat()).toHaveLength(8);
   },
 );
 
