@@ -1,7 +1,7 @@
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { runSqlite, type SqliteRequest } from './sqlite-operations.ts';
 
-/** The body of a thread that answers the one request it was started for. */
+/** The body of a thread that answers one request after the other, until it is ended. */
 async function answer(request: SqliteRequest): Promise<void> {
   try {
     parentPort?.postMessage({ result: await runSqlite(request) });
@@ -10,4 +10,4 @@ async function answer(request: SqliteRequest): Promise<void> {
   }
 }
 
-void answer((workerData as { request: SqliteRequest }).request);
+parentPort?.on('message', (request: SqliteRequest) => void answer(request));
