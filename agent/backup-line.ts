@@ -3,14 +3,13 @@ import { readCatalog, type Catalog, type StoredBackup } from './catalog.ts';
 import type { RetentionPolicy } from './config.ts';
 import { lineOf, newestNamed, readEpoch, reassertEpoch, recordRestored, takeEpoch } from './epoch.ts';
 import { AgentError, hasCode } from './errors.ts';
-import { errorFields, type LogFields, type Logger } from './log.ts';
+import { errorFields, type Logger } from './log.ts';
 import type { Clock, DatabaseEngine, Disk } from './ports.ts';
-import { WORK_DIR, type Profile } from './profile.ts';
+import type { Profile } from './profile.ts';
 import { prune } from './prune.ts';
 import { publish, type PublishDeps, type PublishedBackup } from './publish.ts';
-import type { Snapshot, Snapshotter } from './snapshot.ts';
-import { TailMeasure } from './tail.ts';
-import { pendingRequest } from './restore-request.ts';
+import type { Snapshotter } from './snapshot.ts';
+import { Tails } from './tail.ts';
 import { readMarker, writeMarker, type VolumeMarker } from './volume.ts';
 
 export interface LineDeps extends PublishDeps {
@@ -88,13 +87,12 @@ export class BackupLine {
   #lastDigest: string | undefined;
   #lastName: string | undefined;
   #lastBackup: PublishedBackup | undefined;
-  #lastTail: string | undefined;
-  readonly #tailMeasure: TailMeasure;
+  readonly #tails: Tails;
 
   constructor(deps: LineDeps, options: LineOptions) {
     this.#deps = deps;
     this.#options = options;
-    this.#tailMeasure = new TailMeasure(deps, `${options.dataDir}/${WORK_DIR}/tail`);
+    this.#tails = new Tails(deps, options.dataDir);
   }
 
   /** The blob with the state that was stored last: what a clean stop is recorded on. */
@@ -315,10 +313,9 @@ export class BackupLine {
     }
     const reason = 'a newer replica had taken the epoch';
     const backup = await put('tail', reason);
-    await this.#replaceTail(backup, signal);
     log.warn('tail stored', {
       backup: backup.name,
-      ...(await this.#measureTail(what.snapshot, backup, signal)),
+      ...(await this.#tails.keep(backup, what.snapshot, signal)),
       hint: `to put it on the line: agent release ${backup.name}`,
     });
     return { kind: 'beside_line', mark, backup, placement: 'tail', reason };
@@ -350,55 +347,6 @@ export class BackupLine {
     const isOnLine =
       cut !== undefined && cut.upTo !== null && Number(backup.metadata['sequence']) <= cut.upTo;
     return isOnLine ? undefined : `epoch ${String(state.epoch)} was taken while it was being published`;
-  }
-
-  /** How much the next start does not restore: on the tail for whoever lists it, and in the log. Never fails a backup. */
-  async #measureTail(snapshot: Snapshot, backup: PublishedBackup, signal?: AbortSignal): Promise<LogFields> {
-    const { disk, log, profile, store } = this.#deps;
-    try {
-      const marker = await readMarker(disk, this.#options.dataDir);
-      if (marker === undefined || marker === 'unreadable') return {};
-      const size = await this.#tailMeasure.measure(
-        {
-          epoch: marker.epoch,
-          createdUtc: backup.createdUtc,
-          restoredUtc: marker.writtenUtc,
-          database: snapshot.sourceOf(profile.mainDatabase),
-        },
-        signal,
-      );
-      if (size === undefined) return {};
-      const { rows, seconds, since, tables } = size;
-      const found = {
-        tail_since: since,
-        tail_rows: String(rows),
-        ...(seconds === undefined ? {} : { tail_seconds: String(seconds) }),
-      };
-      const item = await store.head(backup.name, signal);
-      if (item !== undefined)
-        await store.setMetadata(backup.name, { ...item.metadata, ...found }, { ifMatch: item.etag }, signal);
-      return { since, seconds, rows, tables };
-    } catch (error) {
-      log.warn('tail not measured', errorFields(error));
-      return {};
-    }
-  }
-
-  /** One tail for each fenced replica: its newest holds all of the one before. */
-  async #replaceTail(backup: PublishedBackup, signal?: AbortSignal): Promise<void> {
-    const { log, store } = this.#deps;
-    const previous = this.#lastTail;
-    this.#lastTail = backup.name;
-    if (previous === undefined) return;
-    try {
-      const item = await store.head(previous, signal);
-      // A person has put it on the line: until its successor has published, it is the only backup of what that server has.
-      if (item === undefined || item.metadata['released'] === 'true') return;
-      if ((await pendingRequest(store, undefined, signal))?.request.name === previous) return;
-      await store.remove(previous, item.etag, signal);
-    } catch (error) {
-      log.warn('superseded tail not deleted', { backup: previous, ...errorFields(error) });
-    }
   }
 
   /** @throws FencedError When a newer replica took the epoch. */

@@ -2,6 +2,7 @@ import { everything, nameOf, type StoredBackup } from '../catalog.ts';
 import type { RetentionPolicy } from '../config.ts';
 import { candidatesOf, lineOf } from '../epoch.ts';
 import { AgentError, hasCode } from '../errors.ts';
+import { errorFields } from '../log.ts';
 import { planRestore, type RestoreDeps } from '../plan-restore.ts';
 import type { Candidate } from '../restore-decision.ts';
 import { retentionOf } from '../prune.ts';
@@ -11,6 +12,7 @@ import { versionHolds } from '../retention.ts';
 import { verifyStored } from '../stage-backup.ts';
 import { stageLegacy } from '../stage-legacy.ts';
 import { formatBytes, formatTable } from '../table.ts';
+import { readWriter } from '../writer-state.ts';
 import { byName, readStore, sizeOf, timeOf, type Answer } from './answer.ts';
 
 interface Tail {
@@ -131,15 +133,47 @@ export async function verify(
   }
 }
 
+interface Writer {
+  epoch: number;
+  phase: string;
+  /** Since its last sign of life, by the service's times. */
+  ageSeconds: number;
+  /** Age of its oldest change that no backup held then. */
+  unsavedSeconds: number | null;
+}
+
+/** The last sign of life; a blob that is not readable is no reason to say nothing of the backups. */
+async function writerOf({ log, store }: RestoreDeps, signal: AbortSignal): Promise<Writer | null> {
+  try {
+    const found = await readWriter(store, signal);
+    if (found === undefined) return null;
+    const { epoch, phase, unsavedSeconds } = found.value;
+    return { epoch, phase, ageSeconds: Math.round(found.ageMs / 1000), unsavedSeconds };
+  } catch (error) {
+    if (!hasCode(error, 'store_rejected')) throw error;
+    log.warn('sign of life not readable', errorFields(error));
+    return null;
+  }
+}
+
+function describeWriter(writer: Writer | null): string {
+  if (writer === null) return 'no sign of life';
+  const { ageSeconds, phase, unsavedSeconds } = writer;
+  const stored = unsavedSeconds === null ? 'everything stored' : `${String(unsavedSeconds)} s not stored yet`;
+  return `${phase}, said so ${String(ageSeconds)} s ago; ${stored}`;
+}
+
 export async function status(deps: RestoreDeps, signal: AbortSignal): Promise<Answer> {
   const { catalog, state } = await readStore(deps, signal);
   const [candidate] = candidatesOf(catalog, state);
   const requested = await pendingRequest(deps.store, state, signal);
+  const writer = await writerOf(deps, signal);
   const json = {
     store: deps.store.describe(),
     epoch: state?.epoch ?? null,
     epochTakenUtc: state?.takenUtc ?? null,
     candidate: candidate === undefined ? null : nameOf(candidate),
+    writer,
     requested: requested?.request.name ?? null,
     candidateMadeUtc: candidate === undefined ? null : timeOf(candidate.stamp),
     cleanStop: candidate?.format === 'tarZst' ? candidate.item.metadata['clean_stop'] === 'true' : null,
@@ -165,6 +199,7 @@ export async function status(deps: RestoreDeps, signal: AbortSignal): Promise<An
         'server had closed',
         json.cleanStop === null ? '-' : json.cleanStop ? 'yes' : 'no (running, or stopped without notice)',
       ],
+      ['replica', describeWriter(writer)],
       ['backups on the line', String(json.onLine)],
       ['tails', json.tails.length === 0 ? 'none' : catalog.tails.map(withSize).join(', ')],
       ['quarantined', json.quarantined.length === 0 ? 'none' : json.quarantined.join(', ')],

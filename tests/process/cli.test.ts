@@ -104,6 +104,7 @@ describe('with a line of two backups', () => {
       'backups on the line': '2',
       tails: 'none',
       quarantined: 'none',
+      replica: 'no sign of life',
     });
     expect(await ask(store, ['status'])).toEqual({
       store: cells['store'],
@@ -116,6 +117,7 @@ describe('with a line of two backups', () => {
       onLine: 2,
       tails: [],
       tailSizes: {},
+      writer: null,
       quarantined: [],
       olderFormats: 0,
       jellyrollerArchives: 0,

@@ -165,6 +165,8 @@ describe('the sign of life', () => {
       unsavedSeconds: null,
       lastBackup: (await store.newest()).name,
     });
+    const { stdout } = await runAgent(['status'], store.env);
+    expect(stdout).toMatch(/replica +stopped, said so \d+ s ago; everything stored/);
     const { report } = await nextStart(store);
     expect(report).toMatchObject({ predecessor: { kind: 'stopped', waitedSeconds: 0 }, cleanStop: true });
   });
