@@ -58,7 +58,8 @@ async function request(
     const existing = await readHandoverRequest(store, signal);
     if (existing?.value.epoch === epoch && existing.ageMs < waitMs) {
       const answer = (await readWriter(store, signal))?.value.answer;
-      if (answer?.id !== existing.value.id) return existing.value.id;
+      // Not replaced while it is worked on: whoever waits for it would take the replica for dead.
+      if (answer?.id !== existing.value.id || answer.state !== 'stored') return existing.value.id;
     }
     try {
       await writeState(store, HANDOVER_BLOB, wanted, existing?.etag, signal);

@@ -56,6 +56,8 @@ const BOOTSTRAP_AGAIN_MS = 15_000;
 const FINISH_CURRENT_MS = 10_000;
 /** A server that hangs must not use up the budget by not answering. */
 const LAST_LOOK_MS = 1_000;
+/** A store that does not answer must not hold up a stop that has nothing to store. */
+const LAST_SIGN_MS = 5_000;
 
 /** How often the volume, and a successor's request, are looked at, in milliseconds. */
 export function pollMsOf({
@@ -162,14 +164,14 @@ export class Sidecar {
   async #stop(stoppedMs: number): Promise<ExitCode> {
     const { heartbeat, line, log } = this.#deps;
     const { dataDir, shutdownBudgetMs } = this.#options;
-    const why = this.#hasSeenHealthy ? undefined : await this.#whyNothingToStore();
-    if (why !== undefined) {
-      log.info(`stopped: ${why}`);
+    const nothing = this.#hasSeenHealthy ? undefined : await this.#nothingToStore();
+    if (nothing !== undefined) {
+      if (nothing.isCertain) await heartbeat.tell(AbortSignal.timeout(LAST_SIGN_MS), 'stopped');
+      log.info(`stopped: ${nothing.why}`);
       return EXIT.done;
     }
     const deps = {
       ...this.#deps,
-      heartbeat,
       runs: this.#runs,
       database: this.#database,
       recordCleanStop: (signal: AbortSignal) => line.recordCleanStop(signal),
@@ -203,15 +205,19 @@ export class Sidecar {
    * must not be lost. A server that is gone may have been up; where it had nothing to migrate, its files are as good as after
    * `Healthy`.
    */
-  async #whyNothingToStore(): Promise<string | undefined> {
+  async #nothingToStore(): Promise<{ why: string; isCertain: boolean } | undefined> {
     const { disk, jellyfin } = this.#deps;
     const health = await jellyfin.health(AbortSignal.timeout(LAST_LOOK_MS));
     if (health === 'healthy') return undefined;
-    if (health === 'starting') return 'jellyfin never became healthy, so nobody could have written anything';
+    if (health === 'starting')
+      return { why: 'jellyfin never became healthy, so nobody could have written anything', isCertain: true };
     const marker = await readMarker(disk, this.#options.dataDir);
     const isKnown = marker !== undefined && marker !== 'unreadable';
     if (isKnown && (marker.origin === 'first_boot' || marker.sameVersion === true)) return undefined;
-    return 'jellyfin was never seen healthy, and a half-finished migration is not backed up';
+    return {
+      why: 'jellyfin was never seen healthy, and a half-finished migration is not backed up',
+      isCertain: false,
+    };
   }
 
   async #rememberHealthy(): Promise<void> {
@@ -251,7 +257,6 @@ export class Sidecar {
         await this.#deps.heartbeat.answer(requested, this.#runs.lastStored, signal);
       if (health === 'healthy') {
         await this.#rememberHealthy();
-        void this.#deps.heartbeat.tell(signal);
         log.info('jellyfin is healthy', { version: this.#runs.server.version });
         return;
       }
@@ -277,6 +282,8 @@ export class Sidecar {
     const { clock, disk, heartbeat, profile } = this.#deps;
     const { dataDir, intervalMs, startupDelayMs } = this.#options;
     await this.#waitHealthy(stop, false);
+    // Here, not where a one-off run comes by: that one must not sign for the sidecar.
+    void heartbeat.tell(stop);
     const healthyMs = clock.monotonicMs();
     this.#runs.begin();
     this.#phase = 'watching';

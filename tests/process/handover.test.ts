@@ -1,3 +1,8 @@
+import { SystemClock } from '../../agent/adapters/system-clock.ts';
+import { askForBackup } from '../../agent/handover.ts';
+import { SILENT } from '../../agent/log.ts';
+import { HANDOVER_BLOB, WRITER_BLOB } from '../../agent/writer-state.ts';
+import { MemoryBlobStore } from '../agent/support-memory-store.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   agentEnv,
@@ -153,7 +158,49 @@ describe('a replica that starts while another one runs', () => {
   });
 });
 
+test('a request that is worked on is joined, not replaced', async () => {
+  const store = new MemoryBlobStore();
+  const writer = {
+    format: 1,
+    epoch: 1,
+    holder: 'old',
+    phase: 'running',
+    intervalSeconds: 30,
+    pollSeconds: 0.5,
+  } as const;
+  const sign = async (state: 'seen' | 'stored') =>
+    store.put(
+      WRITER_BLOB,
+      Buffer.from(
+        JSON.stringify({
+          ...writer,
+          unsavedSeconds: 1,
+          lastBackup: null,
+          answer: { id: 'first', state, backup: 'b' },
+        }),
+      ),
+      {},
+    );
+  await store.put(HANDOVER_BLOB, Buffer.from(JSON.stringify({ format: 1, id: 'first', epoch: 1 })), {});
+  await sign('seen');
+  const asked = askForBackup({ store, clock: new SystemClock(), log: SILENT }, 5_000);
+  await sleep(700);
+  expect(Buffer.from((await store.find(HANDOVER_BLOB))?.bytes ?? []).toString()).toContain('"first"');
+  await sign('stored');
+  expect(await asked).toMatchObject({ kind: 'answered', backup: 'b' });
+});
+
 describe('the sign of life', () => {
+  test.concurrent('a one-off backup beside the sidecar does not sign for it', async () => {
+    const store = await Store.create();
+    const old = await used(store);
+    await old.sidecar.process.kill();
+    const before = await store.readJson('state/writer.json');
+    const env = agentEnv(store, old.home.data, { JELLYFIN_URL: old.server.url });
+    expect((await runAgent(['backup', '--once'], env)).code).toBe(0);
+    expect(await store.readJson('state/writer.json')).toEqual(before);
+  });
+
   test.concurrent('after an orderly stop nobody is asked and nothing is waited for', async () => {
     const store = await Store.create();
     const old = await used(store);

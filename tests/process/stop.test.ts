@@ -194,6 +194,8 @@ describe('a server that does not stop in order', () => {
     expect(await sidecar.terminate()).toBe(0);
     expect(sidecar.said(/^stopped: jellyfin never became healthy/)).toHaveLength(1);
     expect(await store.names('backup-')).toEqual([]);
+    // The next start asks nobody and finds nothing missing.
+    expect(await store.readJson('state/writer.json')).toMatchObject({ phase: 'stopped' });
   });
 
   test.concurrent('never set up: exit 0 and nothing is published', async () => {
