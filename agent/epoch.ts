@@ -1,6 +1,7 @@
 import { AgentError, hasCode } from './errors.ts';
 import type { Catalog, LegacyBackup, StoredBackup } from './catalog.ts';
 import type { BlobStore } from './ports.ts';
+import { encodeState, readState } from './state-blob.ts';
 
 export const EPOCH_BLOB = 'state/epoch.json';
 
@@ -28,27 +29,16 @@ export interface HeldEpoch {
   etag: string;
 }
 
-function parseEpochState(bytes: Uint8Array): EpochState {
-  const broken = (cause?: unknown) =>
-    new AgentError('store_rejected', `${EPOCH_BLOB} is not readable`, {
-      cause,
-      hint: `restore an earlier version of ${EPOCH_BLOB} (blob versioning keeps them), or delete it: the next start rebuilds it from the names of the backups`,
-    });
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder().decode(bytes));
-  } catch (cause) {
-    throw broken(cause);
-  }
-  const state = value as Partial<EpochState> | null;
-  if (state?.format !== 1 || !Number.isSafeInteger(state.epoch) || !Array.isArray(state.line)) throw broken();
-  return state as EpochState;
-}
-
 /** The current state; `undefined` when no epoch was ever taken (or the blob was deleted by hand). */
 export async function readEpoch(store: BlobStore, signal?: AbortSignal): Promise<HeldEpoch | undefined> {
-  const found = await store.find(EPOCH_BLOB, signal);
-  return found === undefined ? undefined : { state: parseEpochState(found.bytes), etag: found.etag };
+  const found = await readState<EpochState>(
+    store,
+    EPOCH_BLOB,
+    ({ epoch, line }) => Number.isSafeInteger(epoch) && Array.isArray(line),
+    `restore an earlier version of ${EPOCH_BLOB} (blob versioning keeps them), or delete it: the next start rebuilds it from the names of the backups`,
+    signal,
+  );
+  return found === undefined ? undefined : { state: found.value, etag: found.etag };
 }
 
 /** Writes the state if nobody else did since `previous`; our own write whose response was lost counts as ours. */
@@ -58,10 +48,9 @@ async function writeEpoch(
   previous: HeldEpoch | undefined,
   signal?: AbortSignal,
 ): Promise<HeldEpoch | undefined> {
-  const bytes = new TextEncoder().encode(`${JSON.stringify(state, null, 1)}\n`);
   try {
     const condition = previous === undefined ? { ifAbsent: true as const } : { ifMatch: previous.etag };
-    return { state, etag: await store.put(EPOCH_BLOB, bytes, condition, signal) };
+    return { state, etag: await store.put(EPOCH_BLOB, encodeState(state), condition, signal) };
   } catch (error) {
     if (!hasCode(error, 'store_conflict')) throw error;
     const current = await readEpoch(store, signal);

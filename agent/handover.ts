@@ -3,12 +3,12 @@ import { readEpoch } from './epoch.ts';
 import { AgentError, hasCode } from './errors.ts';
 import { errorFields, type Logger } from './log.ts';
 import type { BlobStore, Clock } from './ports.ts';
+import type { Found } from './state-blob.ts';
 import {
   HANDOVER_BLOB,
   readHandoverRequest,
   readWriter,
   writeState,
-  type Found,
   type HandoverRequest,
   type WriterState,
 } from './writer-state.ts';

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { EpochState } from './epoch.ts';
-import { AgentError, hasCode } from './errors.ts';
+import { hasCode } from './errors.ts';
 import type { BlobStore } from './ports.ts';
+import { encodeState, readState } from './state-blob.ts';
 
 export const REQUEST_BLOB = 'state/restore-request.json';
 
@@ -23,21 +24,15 @@ export async function pendingRequest(
   state: EpochState | undefined,
   signal?: AbortSignal,
 ): Promise<{ request: RestoreRequest; etag: string } | undefined> {
-  const found = await store.find(REQUEST_BLOB, signal);
-  if (found === undefined) return undefined;
-  let request: Partial<RestoreRequest> | null;
-  try {
-    request = JSON.parse(new TextDecoder().decode(found.bytes)) as Partial<RestoreRequest> | null;
-  } catch {
-    request = null;
-  }
-  if (request?.format !== 1 || typeof request.id !== 'string' || typeof request.name !== 'string') {
-    throw new AgentError('store_rejected', `${REQUEST_BLOB} is not readable`, {
-      hint: 'agent restore-request --cancel removes it',
-    });
-  }
-  if (request.id === state?.consumedRequest) return undefined;
-  return { request: request as RestoreRequest, etag: found.etag };
+  const found = await readState<RestoreRequest>(
+    store,
+    REQUEST_BLOB,
+    ({ id, name }) => typeof id === 'string' && typeof name === 'string',
+    'agent restore-request --cancel removes it',
+    signal,
+  );
+  if (found === undefined || found.value.id === state?.consumedRequest) return undefined;
+  return { request: found.value, etag: found.etag };
 }
 
 /** Writes the request; a later one replaces an earlier one. */
@@ -48,12 +43,7 @@ export async function writeRequest(
   signal?: AbortSignal,
 ): Promise<RestoreRequest> {
   const request: RestoreRequest = { format: 1, id: randomUUID(), name, requestedUtc: now.toISOString() };
-  await store.put(
-    REQUEST_BLOB,
-    new TextEncoder().encode(`${JSON.stringify(request, null, 1)}\n`),
-    {},
-    signal,
-  );
+  await store.put(REQUEST_BLOB, encodeState(request), {}, signal);
   return request;
 }
 

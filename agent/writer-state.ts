@@ -1,5 +1,5 @@
-import { AgentError } from './errors.ts';
 import type { BlobStore } from './ports.ts';
+import { encodeState, readState, type Found } from './state-blob.ts';
 
 /** What the replica that writes says of itself, again and again: the sign of life that a starting replica looks for. */
 export const WRITER_BLOB = 'state/writer.json';
@@ -41,43 +41,16 @@ export interface HandoverRequest {
   epoch: number;
 }
 
-export interface Found<T> {
-  value: T;
-  etag: string;
-  /** Since it was written, by the service's own times. */
-  ageMs: number;
-}
-
-const encode = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value, null, 1)}\n`);
-
-async function read<T extends { format: 1 }>(
-  store: BlobStore,
-  name: string,
-  isWhole: (value: Partial<T>) => boolean,
-  signal?: AbortSignal,
-): Promise<Found<T> | undefined> {
-  const found = await store.find(name, signal);
-  if (found === undefined) return undefined;
-  let value: Partial<T> | null;
-  try {
-    value = JSON.parse(new TextDecoder().decode(found.bytes)) as Partial<T> | null;
-  } catch {
-    value = null;
-  }
-  if (value?.format !== 1 || !isWhole(value))
-    throw new AgentError('store_rejected', `${name} is not readable`, {
-      hint: 'nothing depends on it for long: delete it',
-    });
-  return { value: value as T, etag: found.etag, ageMs: found.ageMs };
-}
+const HINT = 'nothing depends on it for long: delete it';
 
 /** @throws AgentError What the store says; `store_rejected` for a blob that is not ours. */
 export function readWriter(store: BlobStore, signal?: AbortSignal): Promise<Found<WriterState> | undefined> {
-  return read<WriterState>(
+  return readState<WriterState>(
     store,
     WRITER_BLOB,
     ({ epoch, intervalSeconds, phase }) =>
       Number.isSafeInteger(epoch) && typeof intervalSeconds === 'number' && typeof phase === 'string',
+    HINT,
     signal,
   );
 }
@@ -87,10 +60,11 @@ export function readHandoverRequest(
   store: BlobStore,
   signal?: AbortSignal,
 ): Promise<Found<HandoverRequest> | undefined> {
-  return read<HandoverRequest>(
+  return readState<HandoverRequest>(
     store,
     HANDOVER_BLOB,
     ({ id, epoch }) => typeof id === 'string' && Number.isSafeInteger(epoch),
+    HINT,
     signal,
   );
 }
@@ -107,5 +81,10 @@ export function writeState(
   etag: string | undefined,
   signal?: AbortSignal,
 ): Promise<string> {
-  return store.put(name, encode(value), etag === undefined ? { ifAbsent: true } : { ifMatch: etag }, signal);
+  return store.put(
+    name,
+    encodeState(value),
+    etag === undefined ? { ifAbsent: true } : { ifMatch: etag },
+    signal,
+  );
 }
